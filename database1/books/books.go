@@ -1,0 +1,77 @@
+// Package books finds books in a SQLite file.
+package books
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"sync/atomic"
+
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"example.com/penny"
+	"example.com/penny/internal/dburl"
+)
+
+const byAuthor = `
+	SELECT isbn, author, COALESCE(title, '')
+	FROM books
+	WHERE author LIKE $1 ESCAPE '\'
+	ORDER BY isbn
+	LIMIT $2`
+
+// A Store answers questions about the books in one database. Many goroutines may ask it at once.
+type Store struct {
+	dsn    string
+	opened atomic.Int64
+}
+
+// Open makes a Store for the SQLite file at url, such as sqlite:///penny.sqlite.
+func Open(ctx context.Context, url string) (*Store, error) {
+	dsn, err := dburl.SQLite(url)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{dsn: dsn}, nil
+}
+
+// ByAuthor finds the books whose author begins with prefix, ordered by ISBN, limit of them at most. It ignores the case
+// of the letters A to Z; to SQLite, ö and Ö are different letters.
+func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
+	// A *sql.DB is itself a pool of connections. Opened and closed here, it holds one, for this call alone.
+	db, err := sql.Open("sqlite", s.dsn)
+	if err != nil {
+		return nil, fmt.Errorf("open the database: %w", err)
+	}
+	defer db.Close()
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	defer conn.Close()
+	s.opened.Add(1)
+
+	rows, err := conn.QueryContext(ctx, byAuthor, penny.Prefix(prefix), max(limit, 0))
+	if err != nil {
+		return nil, fmt.Errorf("find books by author: %w", err)
+	}
+	defer rows.Close()
+	var books []penny.Book
+	for rows.Next() {
+		var b penny.Book
+		if err := rows.Scan(&b.ISBN, &b.Author, &b.Title); err != nil {
+			return nil, fmt.Errorf("read a book: %w", err)
+		}
+		books = append(books, b)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("read the books: %w", err)
+	}
+	return books, nil
+}
+
+// Opened is how many connections the Store has opened so far.
+func (s *Store) Opened() int64 { return s.opened.Load() }
+
+// Close has nothing to close: each call closed its own.
+func (s *Store) Close() error { return nil }
