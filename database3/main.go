@@ -10,7 +10,7 @@ import (
 )
 
 func main() {
-	flags := demo.Parse("database3")
+	flags := demo.ParsePool("database3", 8)
 	url, err := dburl.Get()
 	if err == nil {
 		err = run(flags, url)
@@ -22,7 +22,7 @@ func run(flags *demo.Flags, url string) error {
 	ctx, stop := demo.Context()
 	defer stop()
 
-	store, err := books.Open(ctx, url)
+	store, err := books.OpenPool(ctx, url, flags.Pool)
 	if err != nil {
 		return err
 	}

@@ -14,8 +14,7 @@ import (
 )
 
 const byAuthor = `
-	SELECT isbn, author, COALESCE(title, '')
-	FROM books
+	SELECT isbn, author, COALESCE(title, '') FROM books
 	WHERE author LIKE $1 ESCAPE '\'
 	ORDER BY isbn
 	LIMIT $2`
@@ -41,37 +40,38 @@ func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny
 	// A *sql.DB is itself a pool of connections. Opened and closed here, it holds one, for this call alone.
 	db, err := sql.Open("sqlite", s.dsn)
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	defer db.Close()
 	conn, err := db.Conn(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the database: %w", err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close()
 	s.opened.Add(1)
+	return find(ctx, conn, prefix, limit)
+}
 
+// find is ByAuthor over one connection.
+func find(ctx context.Context, conn *sql.Conn, prefix string, limit int) ([]penny.Book, error) {
 	rows, err := conn.QueryContext(ctx, byAuthor, penny.Prefix(prefix), max(limit, 0))
 	if err != nil {
-		return nil, fmt.Errorf("find books by author: %w", err)
+		return nil, fmt.Errorf("find books: %w", err)
 	}
 	defer rows.Close()
 	var books []penny.Book
 	for rows.Next() {
 		var b penny.Book
 		if err := rows.Scan(&b.ISBN, &b.Author, &b.Title); err != nil {
-			return nil, fmt.Errorf("read a book: %w", err)
+			return nil, fmt.Errorf("read book: %w", err)
 		}
 		books = append(books, b)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read the books: %w", err)
+		return nil, fmt.Errorf("read books: %w", err)
 	}
 	return books, nil
 }
-
-// Opened is how many connections the Store has opened so far.
-func (s *Store) Opened() int64 { return s.opened.Load() }
 
 // Close has nothing to close: each call closed its own.
 func (s *Store) Close() error { return nil }

@@ -42,11 +42,11 @@ func Open(ctx context.Context, url string) (*Store, error) {
 	}
 	s.db, err = gorm.Open(dialector, &gorm.Config{DisableAutomaticPing: true, Logger: logger.Discard})
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	s.pool, err = s.db.DB()
 	if err != nil {
-		return nil, fmt.Errorf("open the database: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	s.pool.SetMaxOpenConns(PoolSize)
 	s.pool.SetMaxIdleConns(PoolSize)
@@ -58,15 +58,9 @@ func Open(ctx context.Context, url string) (*Store, error) {
 func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
 	books, err := gorm.G[penny.Book](s.db).Where(s.like, penny.Prefix(prefix)).Order(s.order).Limit(max(limit, 0)).Find(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("find books by author: %w", err)
+		return nil, fmt.Errorf("find books: %w", err)
 	}
 	return books, nil
-}
-
-// Opened is how many connections the Store has opened so far, but for those that broke.
-func (s *Store) Opened() int64 {
-	stats := s.pool.Stats()
-	return int64(stats.OpenConnections) + stats.MaxIdleClosed + stats.MaxIdleTimeClosed + stats.MaxLifetimeClosed
 }
 
 // Close closes the connections.
