@@ -8,6 +8,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"example.com/penny"
+	"example.com/penny/internal/pgtest"
 )
 
 // SQLite is a SQLite file of the test's own with penny.sql loaded.
@@ -27,4 +28,13 @@ func SQLite(tb testing.TB) Database {
 	}
 	exec(penny.SQL)
 	return Database{URL: "sqlite:///" + filepath.ToSlash(file), Exec: exec}
+}
+
+// Postgres is a PostgreSQL database of the test's own with penny.sql loaded. Its text is ordered as in a dictionary, as on
+// most servers, so that a layer which leaves the order to the database is found out.
+func Postgres(tb testing.TB) Database {
+	tb.Helper()
+	url := pgtest.DictionaryURL(tb)
+	pgtest.LoadBooks(tb, url)
+	return Database{URL: url, Exec: func(statements string) { pgtest.Exec(tb, url, statements) }, Folds: true}
 }

@@ -1,0 +1,416 @@
+package demo_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/penny/database1/books"
+	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/pgtest"
+)
+
+// kernighan is what each program prints on standard output, to the byte.
+const kernighan = "123\nKernighan\nThe Practice of Programming\n\n234\nKernighan\nThe C Programming Language\n\n"
+
+// programs is the folder with the four programs, built once.
+var programs = sync.OnceValues(func() (string, error) {
+	folder, err := os.MkdirTemp("", "penny-programs-*")
+	if err != nil {
+		return "", err
+	}
+	for n := range 4 {
+		name := fmt.Sprintf("database%d", n+1)
+		out, err := exec.Command("go", "build", "-o", folder+string(filepath.Separator), "example.com/penny/"+name).CombinedOutput()
+		if err != nil {
+			return folder, fmt.Errorf("build %s: %w\n%s", name, err, out)
+		}
+	}
+	return folder, nil
+})
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if folder, _ := programs(); folder != "" {
+		os.RemoveAll(folder)
+	}
+	os.Exit(status)
+}
+
+// command is a program as a user starts it in folder, with nothing in its environment but what is given.
+func command(ctx context.Context, t *testing.T, folder string, environment []string, program string, args ...string) *exec.Cmd {
+	t.Helper()
+	built, err := programs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, filepath.Join(built, program), args...)
+	cmd.Dir = folder
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "SYSTEMROOT=" + os.Getenv("SYSTEMROOT")}, environment...)
+	return cmd
+}
+
+type result struct {
+	stdout, stderr string
+	status         int
+}
+
+func run(t *testing.T, folder string, environment []string, program string, args ...string) result {
+	t.Helper()
+	cmd := command(t.Context(), t, folder, environment, program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
+}
+
+func TestEveryProgramPrintsTheKernighanBooksAndNothingElse(t *testing.T) {
+	postgres := pgtest.BooksURL(t)
+	sqlite := "sqlite:///" + filepath.ToSlash(sqliteFile(t))
+	for _, c := range []struct{ program, address string }{
+		{"database1", ""}, {"database2", postgres}, {"database3", postgres}, {"database4", postgres}, {"database4", sqlite},
+	} {
+		got := run(t, t.TempDir(), []string{"DATABASE_URL=" + c.address}, c.program)
+		if got != (result{kernighan, "", 0}) {
+			t.Errorf("%s: got %+v", c.program, got)
+		}
+	}
+}
+
+func TestTheAddressCanStandInDotEnvOrInQuotesOrWithoutSSLMode(t *testing.T) {
+	address := pgtest.BooksURL(t)
+	bare, _, _ := strings.Cut(address, "?")
+	for _, program := range []string{"database2", "database3", "database4"} {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, ".env"), []byte("DATABASE_URL='"+address+"'\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(t, folder, nil, program); got != (result{kernighan, "", 0}) {
+			t.Errorf("%s with .env: got %+v", program, got)
+		}
+		for _, raw := range []string{
+			bare, `"` + bare + `"`, "  " + bare + " ", "DATABASE_URL=" + bare, bare + "?channel_binding=prefer",
+			strings.Replace(bare, "postgres://", "POSTGRESQL://", 1), bare + "?default_query_exec_mode=exec&binary_parameters=yes",
+		} {
+			if got := run(t, t.TempDir(), []string{"DATABASE_URL=" + raw}, program); got != (result{kernighan, "", 0}) {
+				t.Errorf("%s: got %+v", program, got)
+			}
+		}
+	}
+}
+
+func TestSQLitePathsFollowSQLAlchemy(t *testing.T) {
+	file := sqliteFile(t)
+	for _, address := range []string{"sqlite:///penny.sqlite", "sqlite:///./penny.sqlite", "sqlite:///" + filepath.ToSlash(file)} {
+		if got := run(t, filepath.Dir(file), []string{"DATABASE_URL=" + address}, "database4"); got != (result{kernighan, "", 0}) {
+			t.Errorf("%s: got %+v", address, got)
+		}
+	}
+}
+
+func TestTheFlagsChooseTheAuthorAndTimeTheCalls(t *testing.T) {
+	postgres := []string{"DATABASE_URL=" + pgtest.BooksURL(t)}
+	const sedgewick = "345\nSedgewick\nAlgorithms in C\n\n"
+	line := regexp.MustCompile(`^database\d: 40 calls, 4 workers, \d+ calls/s, p50 [\d.]+ ms, p95 [\d.]+ ms, p99 [\d.]+ ms, ` +
+		`errors 0, connections opened (\d+)\n$`)
+	for _, c := range []struct {
+		program string
+		args    []string
+		opened  string // how many connections 40 calls by 4 workers open, as a pattern
+	}{
+		{"database1", nil, "40"}, {"database2", nil, "40"}, {"database3", nil, "[0-3]"}, {"database4", nil, "[0-3]"},
+		{"database3", []string{"-pool", "2"}, "[01]"},
+	} {
+		args := append([]string{"-author", "SEDGE", "-n", "40", "-c", "4"}, c.args...)
+		got := run(t, t.TempDir(), postgres, c.program, args...)
+		match := line.FindStringSubmatch(got.stderr)
+		if got.stdout != sedgewick || got.status != 0 || match == nil || !regexp.MustCompile("^"+c.opened+"$").MatchString(match[1]) {
+			t.Errorf("%s %v: got %+v, want %s connections opened", c.program, c.args, got, c.opened)
+		}
+	}
+	if got := run(t, t.TempDir(), postgres, "database2", "-author", "nobody"); got.stdout != "" || got.status != 0 ||
+		got.stderr != "database2: no author begins with \"nobody\"\n" {
+		t.Errorf("with nothing to find: got %+v", got)
+	}
+}
+
+func TestWrongUsageIsExplainedWithStatus2(t *testing.T) {
+	for _, args := range [][]string{
+		{"-x"}, {"kernighan"}, {"-n"}, {"-n", "many"}, {"-n", "0"}, {"-n", "-1"}, {"-n", "10", "-c", "0"}, {"-c", "4"},
+		{"-author", "\xff"}, {"-pool", "0"}, {"-pool", "4"},
+	} {
+		program := "database1"
+		if args[0] == "-pool" && args[1] == "0" {
+			program = "database3"
+		}
+		got := run(t, t.TempDir(), nil, program, args...)
+		if got.status != 2 || got.stdout != "" || !strings.Contains(got.stderr, "usage: "+program) && !strings.Contains(got.stderr, "Usage") {
+			t.Errorf("%s %q: got %+v", program, args, got)
+		}
+	}
+	if got := run(t, t.TempDir(), nil, "database1", "-h"); got.status != 0 || !strings.Contains(got.stderr, "-author PREFIX") {
+		t.Errorf("-h: got %+v", got)
+	}
+}
+
+// Every wrong address, server or file below ends each program with status 1, nothing on standard output, one line that
+// says what is wrong, one that says how to mend it, and no password anywhere.
+func TestWhatGoesWrongIsExplainedInALineAndAHint(t *testing.T) {
+	good := parse(t, pgtest.BooksURL(t))
+	change := func(edit func(*url.URL)) string {
+		u := *good
+		edit(&u)
+		return u.String()
+	}
+	settings := func(extra string) string { return change(func(u *url.URL) { u.RawQuery = extra }) }
+	login := func(user, password string) string {
+		return change(func(u *url.URL) { u.User = url.UserPassword(user, password) })
+	}
+	noTable := pgtest.URL(t)
+	otherTable := pgtest.URL(t)
+	pgtest.Exec(t, otherTable, `CREATE TABLE books (name TEXT)`)
+	tls := pgtest.Server(t, localpg.Options{TLS: true})
+	full := pgtest.BooksURL(t)
+	pgtest.Exec(t, full, `CREATE ROLE crowd LOGIN PASSWORD 'hunter2' CONNECTION LIMIT 0; GRANT SELECT ON books TO crowd`)
+	t.Cleanup(func() { pgtest.Exec(t, full, `DROP OWNED BY crowd; DROP ROLE crowd`) })
+	pgtest.Exec(t, full, `CREATE ROLE outsider LOGIN PASSWORD 'hunter2'`)
+	t.Cleanup(func() { pgtest.Exec(t, full, `DROP ROLE outsider`) })
+	withUser := func(address, user string) string {
+		u := parse(t, address)
+		u.User = url.UserPassword(user, "hunter2")
+		return u.String()
+	}
+
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		file := filepath.Join(folder, name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return "sqlite:///" + filepath.ToSlash(file)
+	}
+	const pq, all = "2", "234"
+	for _, c := range []struct {
+		name, programs, address, says string
+	}{
+		{"empty", all, "", "DATABASE_URL is set, but empty"},
+		{"a host alone", all, "localhost", "DATABASE_URL is not a URL"},
+		{"keys and values", all, "host=localhost password=hunter2", "DATABASE_URL is not a URL"},
+		{"another database", all, "mysql://penny:hunter2@localhost/penny", "does not speak"},
+		{"# in the password", all, "postgres://penny:#hunter2@localhost/penny", "does not parse"},
+		{"/ in the password", all, "postgres://penny:/hunter2@localhost/penny", "does not parse"},
+		{"% in the password", all, "postgres://penny:%hunter2@localhost/penny", "does not parse"},
+		{"@ and / in the password", all, "postgres://penny:a@b/hunter2@localhost/penny", "does not parse"},
+		{"a port out of words", all, "postgres://penny:hunter2@localhost:pg/penny", "does not parse"},
+		{"a port out of range", all, "postgres://penny:hunter2@localhost:99999/penny", ""},
+		{"an unknown sslmode", all, settings("sslmode=maybe"), "sslmode that does not exist"},
+		{"SQLite for PostgreSQL's programs", "23", "sqlite:///penny.sqlite", "this program speaks PostgreSQL"},
+		{"no server", all, "postgres://penny:hunter2@" + freeAddress(t) + "/penny", "no server answers at 127.0.0.1:"},
+		{"an unknown host", all, "postgres://penny:hunter2@db.invalid/penny", "no computer called db.invalid is known"},
+		{"a wrong password", all, login(good.User.Username(), "hunter2"), "refuses the user"},
+		{"an unknown user", all, login("nobody", "hunter2"), "refuses the user nobody"},
+		{"an unknown database", all, change(func(u *url.URL) { u.Path = "/bookshop" }), "has no database bookshop"},
+		{"no table", all, noTable, "has no books table"},
+		{"another table", all, otherTable, "is not the one of penny.sql"},
+		{"a table of somebody else's", all, withUser(full, "outsider"), "may not read the books table"},
+		{"a full server", all, withUser(full, "crowd"), "is full"},
+		{"TLS demanded by the address", all, settings("sslmode=require"), "has no encryption"},
+		{"TLS demanded by the server", all, withSettings(t, tls.URL("postgres"), "sslmode=disable"), "refuses connections that are not encrypted"},
+		{"a certificate nobody signed", all, withSettings(t, tls.URL("postgres"), "sslmode=verify-full&sslrootcert=system"), "cannot be verified"},
+		{"a setting that no server knows", pq + "34", settings("sslmode=disable&colour=green"), "does not know a setting"},
+		{"a server that never answers", all, "postgres://penny:hunter2@" + silentAddress(t) + "/penny", "did not answer in time"},
+		{"something else than PostgreSQL", all, "postgres://penny:hunter2@" + rudeAddress(t) + "/penny?sslmode=disable", ""},
+		{"a missing SQLite file", "4", "sqlite:///missing.sqlite", "cannot be opened"},
+		{"a missing folder", "4", "sqlite:////nowhere/penny.sqlite", "cannot be opened"},
+		{"a folder for a file", "4", "sqlite:///" + filepath.ToSlash(folder), "cannot be opened"},
+		{"not a SQLite file", "4", write("notes.txt", strings.Repeat("some notes, and no database ", 50)), "is not a SQLite database"},
+		{"a SQLite file with nothing in it", "4", write("empty.sqlite", ""), "has no books table"},
+		{"SQLite with two slashes", "4", "sqlite://penny.sqlite", "does not name a SQLite file"},
+	} {
+		for _, digit := range c.programs {
+			program := "database" + string(digit)
+			t.Run(c.name+"/"+program, func(t *testing.T) {
+				t.Parallel()
+				got := run(t, t.TempDir(), []string{"DATABASE_URL=" + c.address}, program)
+				lines := strings.Split(got.stderr, "\n")
+				if got.status != 1 || got.stdout != "" || len(lines) != 3 || lines[2] != "" ||
+					!strings.HasPrefix(lines[0], program+": ") || !strings.HasPrefix(lines[1], "hint: ") {
+					t.Fatalf("got %s", hide(got, c.address))
+				}
+				if !strings.Contains(lines[0], c.says) {
+					t.Errorf("it says %q, want %q in it", lines[0], c.says)
+				}
+				if u, err := url.Parse(c.address); err == nil {
+					if password, set := u.User.Password(); set && strings.Contains(got.stderr, password) {
+						t.Error("the password is on the terminal")
+					}
+				}
+				if strings.Contains(got.stderr, "hunter2") {
+					t.Error("the password is on the terminal")
+				}
+			})
+		}
+	}
+	t.Run("database1", func(t *testing.T) {
+		for name, prepare := range map[string]func(file string) error{
+			"is not a SQLite database": func(file string) error { return os.WriteFile(file, bytes.Repeat([]byte("notes "), 200), 0o600) },
+			"cannot be opened":         func(file string) error { return os.Mkdir(file, 0o700) },
+			"has no books table":       func(file string) error { return os.WriteFile(file, nil, 0o600) },
+		} {
+			folder := t.TempDir()
+			if err := prepare(filepath.Join(folder, "penny.sqlite")); err != nil {
+				t.Fatal(err)
+			}
+			got := run(t, folder, nil, "database1")
+			if got.status != 1 || got.stdout != "" || !strings.Contains(got.stderr, name) || !strings.Contains(got.stderr, "\nhint: ") {
+				t.Errorf("got %+v, want %q", got, name)
+			}
+		}
+	})
+}
+
+func TestCtrlCEndsATimedRunWithWhatWasMeasured(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there is no way to press Ctrl-C for one other program on Windows")
+	}
+	for _, program := range []string{"database1", "database2", "database3", "database4"} {
+		t.Run(program, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			cmd := command(ctx, t, t.TempDir(), []string{"DATABASE_URL=" + pgtest.BooksURL(t)}, program, "-n", "100000000", "-c", "2")
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			stdout, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			// The books are printed before the timed calls begin.
+			if _, err := stdout.Read(make([]byte, len(kernighan))); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Process.Signal(os.Interrupt); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			if got := stderr.String(); !strings.Contains(got, "2 workers") || !strings.Contains(got, "stopped before") || cmd.ProcessState.ExitCode() != 1 {
+				t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), got)
+			}
+		})
+	}
+}
+
+func TestAFullServerShowsAsWhatItIs(t *testing.T) {
+	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "20"}})
+	pgtest.LoadBooks(t, server.URL("postgres"))
+	environment := []string{"DATABASE_URL=" + server.URL("postgres")}
+	args := []string{"-n", "400", "-c", "40"}
+	if got := run(t, t.TempDir(), environment, "database2", args...); got.status != 1 || !strings.Contains(got.stderr, "server full") ||
+		!strings.Contains(got.stderr, "calls failed: the server at 127.0.0.1:") {
+		t.Errorf("database2: got %+v", got)
+	}
+	for _, program := range []string{"database3", "database4"} {
+		if got := run(t, t.TempDir(), environment, program, args...); got.status != 0 || !strings.Contains(got.stderr, "errors 0, ") {
+			t.Errorf("%s: got %+v", program, got)
+		}
+	}
+}
+
+func sqliteFile(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "penny.sqlite")
+	if err := books.Create(t.Context(), "sqlite:///"+filepath.ToSlash(file)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func parse(t *testing.T, address string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	return u
+}
+
+func withSettings(t *testing.T, address, settings string) string {
+	t.Helper()
+	u := parse(t, address)
+	u.RawQuery = settings
+	return u.String()
+}
+
+// hide makes a result fit for a test's log.
+func hide(r result, address string) string {
+	text := fmt.Sprintf("%+v", r)
+	if u, err := url.Parse(address); err == nil {
+		if password, set := u.User.Password(); set {
+			text = strings.ReplaceAll(text, password, "*****")
+		}
+	}
+	return strings.ReplaceAll(text, "hunter2", "*****")
+}
+
+// freeAddress is one where nothing listens.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// silentAddress is that of a server which accepts connections and says nothing.
+func silentAddress(t *testing.T) string {
+	return serve(t, func(net.Conn) {})
+}
+
+// rudeAddress is that of a server which speaks another protocol.
+func rudeAddress(t *testing.T) string {
+	return serve(t, func(conn net.Conn) {
+		_, _ = conn.Read(make([]byte, 1024))
+		fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+		conn.Close()
+	})
+}
+
+func serve(t *testing.T, answer func(net.Conn)) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+			go answer(conn)
+		}
+	}()
+	return listener.Addr().String()
+}

@@ -1,0 +1,157 @@
+// Package pgtest gives each test a PostgreSQL database of its own, on a real server that the tests start themselves. It
+// touches no server and no setting of the user's.
+//
+// The test processes of one go test ./... share a server: to start one takes seconds, to make a database milliseconds.
+package pgtest
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.com/penny"
+	"example.com/penny/internal/localpg"
+)
+
+// patience bounds what a test waits for a server to do.
+const patience = time.Minute
+
+// init forgets the user's settings for PostgreSQL's clients: libpq and both drivers would read them.
+func init() {
+	for _, setting := range os.Environ() {
+		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "PG") {
+			os.Unsetenv(name)
+		}
+	}
+}
+
+// need skips the test where there is no PostgreSQL to start, and fails it under continuous integration.
+func need(tb testing.TB, err error) {
+	tb.Helper()
+	switch {
+	case errors.Is(err, localpg.ErrNotInstalled) && os.Getenv("CI") == "":
+		tb.Skip(err)
+	case err != nil:
+		tb.Fatal(err)
+	}
+}
+
+// URL is the address of a database with nothing in it, which is dropped when the test ends.
+func URL(tb testing.TB) string {
+	tb.Helper()
+	return fresh(tb, "template0")
+}
+
+// BooksURL is the address of a database with penny.sql loaded, which is dropped when the test ends.
+func BooksURL(tb testing.TB) string {
+	tb.Helper()
+	return fresh(tb, booksTemplate)
+}
+
+// DictionaryURL is URL, of a database that orders text as an English dictionary does and knows every letter's case.
+func DictionaryURL(tb testing.TB) string {
+	tb.Helper()
+	return fresh(tb, "template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' LC_CTYPE 'C.UTF-8' LC_COLLATE 'C'")
+}
+
+func fresh(tb testing.TB, template string) string {
+	tb.Helper()
+	admin, err := sharedServer()
+	need(tb, err)
+	name := "penny_" + strings.ToLower(rand.Text())
+	Exec(tb, admin, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	tb.Cleanup(func() { Exec(tb, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	u, err := url.Parse(admin)
+	if err != nil {
+		tb.Fatal("the shared server's address does not parse")
+	}
+	u.Path = "/" + name
+	return u.String()
+}
+
+// Admin is the address of the shared server's own database, with an administrator's rights.
+func Admin(tb testing.TB) string {
+	tb.Helper()
+	admin, err := sharedServer()
+	need(tb, err)
+	return admin
+}
+
+// Server is a server of the test's own, to be broken by it. It is stopped when the test ends.
+func Server(tb testing.TB, o localpg.Options) *localpg.Server {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	server, err := localpg.Start(ctx, o)
+	need(tb, err)
+	tb.Cleanup(func() {
+		if err := server.Stop(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return server
+}
+
+// Exec runs SQL statements at address.
+func Exec(tb testing.TB, address, statements string) {
+	tb.Helper()
+	if err := execute(address, statements); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// LoadBooks loads penny.sql at address.
+func LoadBooks(tb testing.TB, address string) {
+	tb.Helper()
+	Exec(tb, address, penny.SQL)
+}
+
+func execute(address, statements string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	if _, err := conn.PgConn().Exec(ctx, statements).ReadAll(); err != nil {
+		return fmt.Errorf("%.60s: %w", statements, err)
+	}
+	return nil
+}
+
+// Eventually waits until cond holds, and fails the test when it does not in time.
+func Eventually(tb testing.TB, within time.Duration, what string, cond func() bool) {
+	tb.Helper()
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			tb.Fatalf("after %v it still is not so that %s", within, what)
+		}
+	}
+}
+
+// booksTemplate is a database of the shared server with penny.sql loaded; a copy of it costs less than to load it anew.
+const booksTemplate = "penny_books"
+
+// sharedServer is the address of the server that the test processes share.
+var sharedServer = sync.OnceValues(func() (string, error) {
+	if _, err := localpg.FindBinaries(); err != nil {
+		return "", err
+	}
+	return join()
+})
