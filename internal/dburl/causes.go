@@ -69,7 +69,7 @@ var (
 		Name: "malformed",
 		Says: "DATABASE_URL does not parse as a URL",
 		Why: "Most often the password has a character in it that means something in a URL, so that the URL ends, or " +
-			"its host begins, in the wrong place. The port may also be something other than a number.",
+			"its host begins, in the wrong place. The port may also be something other than a number from 1 to 65535.",
 		Hint: "percent-encode these in the password: % is %25, / is %2F, ? is %3F, # is %23, @ is %40, : is %3A, a space is %20",
 	}
 	badSSLMode = &Cause{
@@ -307,6 +307,15 @@ var Causes = []*Cause{
 		},
 	},
 	{
+		Name: "not PostgreSQL's",
+		Says: "what answers at {server} is not PostgreSQL",
+		Why:  "Another program, such as a web server, listens at that port.",
+		Hint: "mend the port in DATABASE_URL: PostgreSQL's is 5432 where nobody has chosen another",
+		matches: func(err error) bool {
+			return contains(err, "invalid body length", "unexpected message", "received unexpected", "unknown message type")
+		},
+	},
+	{
 		Name: "connection lost",
 		Says: "the connection to {server} broke",
 		Why:  "The server stopped, ended the connection, or the network between failed, in the middle of a call.",
@@ -314,7 +323,7 @@ var Causes = []*Cause{
 		matches: func(err error) bool {
 			return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn) ||
 				errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-				contains(err, "conn closed", "unexpected message", "received unexpected")
+				contains(err, "conn closed")
 		},
 	},
 }

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/joho/godotenv"
@@ -131,6 +132,11 @@ func cleanPostgres(address string) (string, error) {
 	if strings.Contains(strings.TrimPrefix(u.Path, "/"), "@") || strings.Contains(u.RawQuery, "@") {
 		return "", malformed // a / or ? in the password ended the host too early
 	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return "", malformed
+		}
+	}
 	if mode := u.Query().Get("sslmode"); mode != "" && !sslmodes[mode] {
 		return "", badSSLMode
 	}
@@ -182,7 +188,7 @@ func forDriver(address string, set func(url.Values)) (string, error) {
 	}
 	settings := u.Query()
 	if !settings.Has("connect_timeout") {
-		settings.Set("connect_timeout", "10") // seconds; without it a host that swallows packets holds on for minutes
+		settings.Set("connect_timeout", "5") // seconds; without it a host that swallows packets holds on for minutes
 	}
 	set(settings)
 	u.RawQuery = settings.Encode()

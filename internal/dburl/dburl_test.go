@@ -152,12 +152,12 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 
 func TestEachDriverTakesItsAddress(t *testing.T) {
 	for _, c := range []struct{ address, pq, pgx string }{
-		{penny, "connect_timeout=10&sslmode=prefer", "connect_timeout=10"},
-		{penny + "?sslmode=require&channel_binding=require", "connect_timeout=10&sslmode=require",
-			"channel_binding=require&connect_timeout=10&sslmode=require"},
+		{penny, "connect_timeout=5&sslmode=prefer", "connect_timeout=5"},
+		{penny + "?sslmode=require&channel_binding=require", "connect_timeout=5&sslmode=require",
+			"channel_binding=require&connect_timeout=5&sslmode=require"},
 		{penny + "?connect_timeout=3&sslmode=disable", "connect_timeout=3&sslmode=disable", "connect_timeout=3&sslmode=disable"},
 		{penny + "?sslmode=disable&default_query_exec_mode=exec&binary_parameters=yes",
-			"binary_parameters=yes&connect_timeout=10&sslmode=disable", "connect_timeout=10&default_query_exec_mode=exec&sslmode=disable"},
+			"binary_parameters=yes&connect_timeout=5&sslmode=disable", "connect_timeout=5&default_query_exec_mode=exec&sslmode=disable"},
 	} {
 		for _, driver := range []struct {
 			name  string
