@@ -109,6 +109,21 @@ func Exec(tb testing.TB, address, statements string) {
 	}
 }
 
+// Query runs a query at address that answers with one row, and puts its columns where into points.
+func Query(tb testing.TB, address, query string, into ...any) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer conn.Close(ctx)
+	if err := conn.QueryRow(ctx, query).Scan(into...); err != nil {
+		tb.Fatalf("%.60s: %v", query, err)
+	}
+}
+
 // LoadBooks loads penny.sql at address.
 func LoadBooks(tb testing.TB, address string) {
 	tb.Helper()

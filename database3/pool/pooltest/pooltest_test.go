@@ -1,0 +1,157 @@
+package pooltest_test
+
+import (
+	"context"
+	"database/sql"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+
+	"example.com/penny/database3/pool"
+	"example.com/penny/database3/pool/pooltest"
+)
+
+func TestPennysPoolKeepsEveryPromise(t *testing.T) {
+	pooltest.Run(t, pooltest.Subject{New: newPenny})
+}
+
+func TestPgxpoolKeepsThePromisesThatItMakes(t *testing.T) {
+	pooltest.Run(t, pooltest.Subject{New: newPgxpool, Differs: map[string]string{}})
+}
+
+func TestDatabaseSQLKeepsThePromisesThatItMakes(t *testing.T) {
+	pooltest.Run(t, pooltest.Subject{New: newSQL, Differs: map[string]string{}})
+}
+
+// penny is the adapter of Penny's own pool.
+type penny struct{ pool *pool.Pool }
+
+func newPenny(url string, max int) (pooltest.Pool, error) {
+	return penny{pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) })}, nil
+}
+
+// Read asks again when the connection died in the middle, as database3's ByAuthor does: once more, and a second time
+// because a server that stops ends its connections one after the other.
+func (p penny) Read(ctx context.Context, sql string) error {
+	died, err := p.once(ctx, sql)
+	for again := 2; died && again > 0 && ctx.Err() == nil; again-- {
+		died, err = p.once(ctx, sql)
+	}
+	return err
+}
+
+func (p penny) once(ctx context.Context, sql string) (died bool, err error) {
+	conn, err := p.pool.Acquire(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer p.pool.Release(conn)
+	_, err = conn.Exec(ctx, sql)
+	return err != nil && conn.IsClosed(), err
+}
+
+func (p penny) Borrow(ctx context.Context) (pooltest.Loan, error) {
+	conn, err := p.pool.Acquire(ctx)
+	return pgxLoan{conn, func() { p.pool.Release(conn) }}, err
+}
+
+func (p penny) Close() { p.pool.Close() }
+
+type pgxLoan struct {
+	conn    *pgx.Conn
+	release func()
+}
+
+func (l pgxLoan) Exec(ctx context.Context, sql string) error {
+	_, err := l.conn.Exec(ctx, sql)
+	return err
+}
+
+func (l pgxLoan) Rows(ctx context.Context, sql string) error {
+	rows, err := l.conn.Query(ctx, sql)
+	if err == nil {
+		rows.Next()
+	}
+	return err
+}
+
+func (l pgxLoan) Return() { l.release() }
+
+type pgxPool struct{ pool *pgxpool.Pool }
+
+func newPgxpool(url string, max int) (pooltest.Pool, error) {
+	config, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	config.MaxConns = int32(max)
+	p, err := pgxpool.NewWithConfig(context.Background(), config)
+	return pgxPool{p}, err
+}
+
+func (p pgxPool) Read(ctx context.Context, sql string) error {
+	_, err := p.pool.Exec(ctx, sql)
+	return err
+}
+
+func (p pgxPool) Borrow(ctx context.Context) (pooltest.Loan, error) {
+	conn, err := p.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pgxLoan{conn.Conn(), conn.Release}, nil
+}
+
+func (p pgxPool) Close() { p.pool.Close() }
+
+type sqlPool struct{ db *sql.DB }
+
+func newSQL(url string, max int) (pooltest.Pool, error) {
+	db, err := sql.Open("pgx", url)
+	if err != nil {
+		return nil, err
+	}
+	db.SetMaxOpenConns(max)
+	db.SetMaxIdleConns(max)
+	return sqlPool{db}, nil
+}
+
+func (p sqlPool) Read(ctx context.Context, sql string) error {
+	rows, err := p.db.QueryContext(ctx, sql)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+	}
+	return rows.Err()
+}
+
+func (p sqlPool) Borrow(ctx context.Context) (pooltest.Loan, error) {
+	conn, err := p.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return sqlLoan{conn}, nil
+}
+
+func (p sqlPool) Close() { p.db.Close() }
+
+type sqlLoan struct{ conn *sql.Conn }
+
+func (l sqlLoan) Exec(ctx context.Context, sql string) error {
+	_, err := l.conn.ExecContext(ctx, sql)
+	return err
+}
+
+func (l sqlLoan) Rows(ctx context.Context, sql string) error {
+	rows, err := l.conn.QueryContext(ctx, sql)
+	if err == nil {
+		rows.Next()
+	}
+	return err
+}
+
+func (l sqlLoan) Return() { l.conn.Close() }
