@@ -18,10 +18,16 @@ const (
 	limit   = time.Second // how long a check, and a farewell, may take
 )
 
-// idle is a connection that nobody has borrowed.
-type idle struct {
+// An entry is what the pool knows of a connection.
+type entry struct {
 	conn  *pgx.Conn
-	since time.Time
+	born  time.Time // when it was opened
+	since time.Time // when it was last released
+}
+
+// reusable tells whether a connection comes back as it was lent: open, not in the middle of a query, not in a transaction.
+func reusable(conn *pgx.Conn) bool {
+	return !conn.IsClosed() && !conn.PgConn().IsBusy() && conn.PgConn().TxStatus() == 'I'
 }
 
 // alive tells whether a connection still reaches its server: one round trip. Where it does not, pgx has closed it.
@@ -31,21 +37,32 @@ func alive(ctx context.Context, conn *pgx.Conn) bool {
 	return conn.Ping(ctx) == nil
 }
 
+// endedByServer tells whether the server itself said that it ends the connection, as it does when it stops. pgx is done
+// with such a connection at once; one that broke, or whose query a context ended, it goes on closing in the background.
+func endedByServer(conn *pgx.Conn) bool {
+	select {
+	case <-conn.PgConn().CleanupDone():
+		return true
+	default:
+		return false
+	}
+}
+
 // hangUp closes connections and waits, for limit in all, until the server has confirmed that they are gone.
-func hangUp(conns ...idle) {
+func hangUp(conns ...entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
 	// A failure below means that the connection is gone already, which is what it is all about.
-	for _, i := range conns {
-		if conn := i.conn; !conn.IsClosed() {
+	for _, e := range conns {
+		if conn := e.conn; !conn.IsClosed() {
 			_ = conn.PgConn().Conn().SetDeadline(deadline)
 			conn.PgConn().Frontend().Send(&pgproto3.Terminate{})
 			_ = conn.PgConn().Frontend().Flush()
 		}
 	}
-	for _, i := range conns {
-		conn := i.conn
+	for _, e := range conns {
+		conn := e.conn
 		if !conn.IsClosed() {
 			// The server takes a connection out of its count and then closes its end. Close does not wait for that.
 			_, _ = io.Copy(io.Discard, conn.PgConn().Conn())

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -22,13 +21,13 @@ type Pool struct {
 	open   context.Context    // ends with Close, to wake who waits and stop who dials
 	close  context.CancelFunc // ends open
 
-	mu    sync.Mutex  // protects the following for a few instructions: nobody waits, dials or hangs up under it
-	idle  []idle      // the last one returned is the first one lent; never more of them than of tokens in places
-	lent  []*pgx.Conn // borrowed and not yet released
-	doubt time.Time   // when a connection was last found dead: what was idle by then is checked before it is lent
+	mu    sync.Mutex // protects the following for a few instructions: nobody waits, dials or hangs up under it
+	idle  []entry    // the last one returned is the first one lent; never more of them than of tokens in places
+	lent  []entry    // borrowed and not yet released
+	doubt time.Time  // a connection broke at this time: what was idle then is checked before it is lent
+	ended time.Time  // the server ended a connection at this time: what was open then is not lent again
 	dials int64
-
-	waits atomic.Int64
+	waits int64
 }
 
 // New makes a pool of at most max connections, which dial opens when they are needed. It panics if max is less than one.
@@ -45,9 +44,8 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 }
 
 // Acquire borrows a connection, to be given back with Release. Callers are served in the order in which they come. While
-// the server is starting, full, or out of reach, Acquire keeps trying to connect until ctx's deadline; without a deadline,
-// and where waiting mends nothing, as with a wrong password, it tries once. It ends at once with an error when ctx ends,
-// and with ErrClosed when the pool is closed.
+// the server is starting, full, or out of reach, Acquire tries to connect until ctx's deadline; without one, and where
+// waiting mends nothing (a wrong password), once. It ends at once when ctx does, and with ErrClosed after Close.
 func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("acquire a connection: %w", err)
@@ -55,7 +53,9 @@ func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
 	select {
 	case <-p.places:
 	default:
-		p.waits.Add(1)
+		p.mu.Lock()
+		p.waits++
+		p.mu.Unlock()
 		select {
 		case <-p.places:
 		case <-ctx.Done():
@@ -87,17 +87,17 @@ func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
 	}
 	last := p.idle[len(p.idle)-1]
 	p.idle = p.idle[:len(p.idle)-1]
-	p.lent = append(p.lent, last.conn)
-	check := time.Since(last.since) > trusted || !last.since.After(p.doubt)
+	p.lent = append(p.lent, last)
+	good, check := last.born.After(p.ended), time.Since(last.since) > trusted || !last.since.After(p.doubt)
 	p.mu.Unlock()
-	if !check || alive(ctx, last.conn) {
+	if good && (!check || alive(ctx, last.conn)) {
 		return last.conn
 	}
-	// The one used last is dead, and so, in all likelihood, are those that have lain longer. To find that out one by one
-	// could take longer than the caller has. But where the caller gave up on the check, it says nothing of the others.
+	// The one used last is dead, and so, in all likelihood, are those below it; to find out one by one could take longer
+	// than the caller has. A check that the caller itself cut short says nothing of them.
 	p.mu.Lock()
 	p.forget(last.conn)
-	dead := []idle{last}
+	dead := []entry{last}
 	if ctx.Err() == nil {
 		dead, p.idle = append(dead, p.idle...), nil
 	}
@@ -117,7 +117,7 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 		if err == nil {
 			p.mu.Lock()
 			p.dials++
-			p.lent = append(p.lent, conn)
+			p.lent = append(p.lent, entry{conn: conn, born: time.Now()})
 			p.mu.Unlock()
 			return conn, nil
 		}
@@ -142,24 +142,23 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 }
 
 // Release gives a borrowed connection back, in whatever state. It is kept only if it is open, not in the middle of a
-// query, and outside a transaction; otherwise Release closes it, which takes a second at most. Release panics if conn is
-// not borrowed from p, or no longer.
+// query and outside a transaction; else it is closed, which takes a second at most. Release panics if conn is not lent.
 func (p *Pool) Release(conn *pgx.Conn) {
 	p.mu.Lock()
-	if !p.forget(conn) {
-		p.mu.Unlock()
-		panic("pool: Release of a connection that is not borrowed")
-	}
-	back := idle{conn, time.Now()}
-	keep := p.open.Err() == nil && !conn.IsClosed() && !conn.PgConn().IsBusy() && conn.PgConn().TxStatus() == 'I'
-	if keep {
-		p.idle = append(p.idle, back)
-	} else if conn.IsClosed() {
-		p.doubt = back.since
+	e := p.forget(conn)
+	e.since = time.Now()
+	keep := p.open.Err() == nil && e.born.After(p.ended) && reusable(conn)
+	switch {
+	case keep:
+		p.idle = append(p.idle, e)
+	case endedByServer(conn):
+		p.ended = e.since
+	case conn.IsClosed():
+		p.doubt = e.since
 	}
 	p.mu.Unlock()
 	if !keep {
-		hangUp(back)
+		hangUp(e)
 	}
 	p.places <- struct{}{} // not before the server, too, has let the connection go
 }
@@ -176,11 +175,16 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// forget takes conn off the borrowed ones, and tells whether it was there. The caller must hold p.mu.
-func (p *Pool) forget(conn *pgx.Conn) (found bool) {
-	before := len(p.lent)
-	p.lent = slices.DeleteFunc(p.lent, func(c *pgx.Conn) bool { return c == conn })
-	return len(p.lent) < before
+// forget takes conn off the borrowed ones, and panics where it is none of them. The caller must hold p.mu.
+func (p *Pool) forget(conn *pgx.Conn) entry {
+	i := slices.IndexFunc(p.lent, func(e entry) bool { return e.conn == conn })
+	if i < 0 {
+		p.mu.Unlock()
+		panic("pool: Release of a connection that is not borrowed")
+	}
+	e := p.lent[i]
+	p.lent = slices.Delete(p.lent, i, i+1)
+	return e
 }
 
 // Stats is what a pool is doing, and has done so far.
@@ -189,9 +193,9 @@ type Stats struct {
 	Dials, Waits     int64 // connections opened; calls of Acquire that found all connections in use
 }
 
-// Stats is a look at the pool as it is now.
+// Stats looks at the pool as it is now.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Stats{cap(p.places), len(p.lent), len(p.idle), p.dials, p.waits.Load()}
+	return Stats{cap(p.places), len(p.lent), len(p.idle), p.dials, p.waits}
 }

@@ -53,12 +53,13 @@ type Subject struct {
 
 // Run holds the subject to every promise.
 func Run(t *testing.T, s Subject) {
+	t.Helper()
 	bench := &bench{}
 	names := make(map[string]bool)
 	for _, promise := range promises {
 		names[promise.name] = true
 		t.Run(promise.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			err := promise.keep(ctx, &trial{T: t, new: s.New, bench: bench, suite: t})
 			why, differs := s.Differs[promise.name]
@@ -236,6 +237,7 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 				if err := read(ctx, p, limit, "SELECT 1"); err != nil {
 					failed.Add(1)
 					first.CompareAndSwap(nil, &err)
+					<-time.After(5 * time.Millisecond) // a pool that fails at once would otherwise fail a million times
 				}
 				made.Add(1)
 				select {
@@ -255,9 +257,14 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 	return errors.Join(err, lost(&failed, made.Load(), &first))
 }
 
+// queueing lets one trial at a time stand in a queue: waiting cannot tell one trial's callers from another's.
+var queueing sync.Mutex
+
 // queue has n callers wait for a connection, each after the one before it, while all connections are borrowed. It gives
 // back the channel on which each says its number when it is served.
 func queue(ctx context.Context, p Pool, n int) <-chan int {
+	queueing.Lock()
+	defer queueing.Unlock()
 	served := make(chan int, n)
 	for i := range n {
 		go waitInQueue(ctx, p, i, served)

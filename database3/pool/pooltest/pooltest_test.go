@@ -14,15 +14,52 @@ import (
 )
 
 func TestPennysPoolKeepsEveryPromise(t *testing.T) {
+	t.Parallel()
 	pooltest.Run(t, pooltest.Subject{New: newPenny})
 }
 
+// What the other two do not promise is no fault of theirs: they lend connections for reads and writes alike, and leave
+// it to the caller to try again.
+
 func TestPgxpoolKeepsThePromisesThatItMakes(t *testing.T) {
-	pooltest.Run(t, pooltest.Subject{New: newPgxpool, Differs: map[string]string{}})
+	t.Parallel()
+	const once = "pgxpool runs a query once, on whatever connection it lent"
+	const connects = "pgxpool connects once and reports the failure"
+	pooltest.Run(t, pooltest.Subject{New: newPgxpool, Differs: map[string]string{
+		"idle connections that were killed cost no read at once":               "pgxpool checks what has been idle for over a second only",
+		"a connection that is killed in the middle of a query costs no read":   once,
+		"a network that is cut in the middle of a query costs no read":         once,
+		"a network that forgets idle connections costs no read that has time":  "its check of an idle connection has no limit but the caller's",
+		"a server that restarts in order costs no read":                        connects,
+		"a server that crashes and starts again costs no read":                 connects,
+		"a server that is gone for some seconds costs no read that has time":   connects,
+		"a server that others have filled costs no read that has time":         connects,
+		"a failover to the standby costs no read that has time":                connects,
+		"callers that are cancelled never make the server count more than max": "sometimes: it does not wait until the server has let go of a connection",
+		"Close wakes who waits": "its Close waits for the borrowed connections first",
+	}})
 }
 
 func TestDatabaseSQLKeepsThePromisesThatItMakes(t *testing.T) {
-	pooltest.Run(t, pooltest.Subject{New: newSQL, Differs: map[string]string{}})
+	t.Parallel()
+	const once = "database/sql tries again only if the driver swears that nothing was sent"
+	const connects = "database/sql connects once and reports the failure"
+	pooltest.Run(t, pooltest.Subject{New: newSQL, Differs: map[string]string{
+		"callers are served in the order in which they come":                   "database/sql serves one of those who wait, at random",
+		"a connection that is killed in the middle of a query costs no read":   once,
+		"a network that is cut in the middle of a query costs no read":         once,
+		"a network that forgets idle connections costs no read that has time":  "it checks idle connections as the driver does, which has no limit but the caller's",
+		"a server that restarts in order costs no read":                        connects,
+		"a server that crashes and starts again costs no read":                 connects,
+		"a server that is gone for some seconds costs no read that has time":   connects,
+		"a server that others have filled costs no read that has time":         connects,
+		"a failover to the standby costs no read that has time":                connects,
+		"unread rows that are given back spoil nobody's query":                 "giving a connection back waits until its rows are closed",
+		"a herd on a cold pool opens no more than max connections":             "sometimes: it does not wait until the server has let go of a connection",
+		"callers that are cancelled never make the server count more than max": "sometimes: it does not wait until the server has let go of a connection",
+		"a failed transaction that is given back spoils nobody's query":        "sometimes: the driver's reset decides",
+		"an open transaction that is given back spoils nobody's query":         "sometimes: the driver's reset decides",
+	}})
 }
 
 // penny is the adapter of Penny's own pool.

@@ -2,6 +2,7 @@ package pooltest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
@@ -157,7 +158,7 @@ var promises = []struct {
 		}
 		relay.Swallow()
 		<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
-		return reads(ctx, p, 16, 2, 8*time.Second, "SELECT 1")
+		return reads(ctx, p, 16, 1, 6*time.Second, "SELECT 1")
 	}},
 	{"a process of the server that hangs holds up its own caller alone, and that one only until its deadline", func(ctx context.Context, t *trial) error {
 		url, _ := t.database()
@@ -207,7 +208,7 @@ var promises = []struct {
 	}},
 	{"a server that others have filled costs no read that has time", func(ctx context.Context, t *trial) error {
 		address, _ := t.database()
-		role := "penny_crowd"
+		role := "penny_crowd_" + strings.ToLower(rand.Text())
 		pgtest.Exec(t, address, "CREATE ROLE "+role+" LOGIN PASSWORD 'crowd' CONNECTION LIMIT 4")
 		t.Cleanup(func() { pgtest.Exec(t, pgtest.Admin(t), "DROP ROLE "+role) })
 		u, err := url.Parse(address)
