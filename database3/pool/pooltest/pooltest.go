@@ -139,7 +139,7 @@ func (t *trial) pool(url string, max int) Pool {
 func (t *trial) database() (url string, count func() int) {
 	t.Helper()
 	url = pgtest.URL(t)
-	watcher, err := pgx.Connect(context.Background(), url)
+	watcher, err := pgx.Connect(context.Background(), url+"&application_name=watcher")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,11 +158,16 @@ func (t *trial) database() (url string, count func() int) {
 	}
 }
 
-// killAll ends every connection to the database at url but the one that says so.
+// killAll has the server end every connection to the database at url, and waits until they are gone.
 func (t *trial) killAll(url string) {
 	t.Helper()
-	pgtest.Exec(t, url, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-		WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'watcher'`)
+	const others = ` FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name <> 'watcher'`
+	var n int
+	pgtest.Query(t, url, "SELECT count(pg_terminate_backend(pid))"+others, &n)
+	pgtest.Eventually(t, 10*time.Second, "the killed connections are gone", func() bool {
+		pgtest.Query(t, url, "SELECT count(*)"+others, &n)
+		return n == 0
+	})
 }
 
 // fill borrows n connections at once and gives them back, so that the pool has n idle ones.

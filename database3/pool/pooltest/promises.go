@@ -281,6 +281,8 @@ var promises = []struct {
 		return t.spoiled(ctx, "BEGIN; SET LOCAL statement_timeout = 1")
 	}},
 	{"unread rows that are given back spoil nobody's query", func(ctx context.Context, t *trial) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
 		url, _ := t.database()
 		p := t.pool(url, 1)
 		loan, err := p.Borrow(ctx)

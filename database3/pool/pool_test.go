@@ -1,0 +1,297 @@
+package pool_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/penny/database3/pool"
+	"example.com/penny/internal/pgtest"
+)
+
+// The promises that any pool can be held to are tested in pooltest. Here are those that are this pool's own.
+
+func newPool(tb testing.TB, max int) *pool.Pool {
+	tb.Helper()
+	url := pgtest.BooksURL(tb)
+	p := pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) })
+	tb.Cleanup(func() { p.Close() })
+	return p
+}
+
+func acquire(tb testing.TB, p *pool.Pool) *pgx.Conn {
+	tb.Helper()
+	conn, err := p.Acquire(context.Background())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return conn
+}
+
+func panics(do func()) (panicked bool) {
+	defer func() { panicked = recover() != nil }()
+	do()
+	return false
+}
+
+func TestAPoolWithoutRoomPanics(t *testing.T) {
+	for _, max := range []int{0, -1} {
+		if !panics(func() { pool.New(max, nil) }) {
+			t.Errorf("New(%d) did not panic", max)
+		}
+	}
+}
+
+func TestTheLastConnectionReleasedIsTheNextOneLent(t *testing.T) {
+	p := newPool(t, 3)
+	first, second, third := acquire(t, p), acquire(t, p), acquire(t, p)
+	p.Release(first)
+	p.Release(third)
+	p.Release(second)
+	for i, want := range []*pgx.Conn{second, third, first} {
+		if got := acquire(t, p); got != want {
+			t.Errorf("acquire %d did not give the connection released %d before", i, i)
+		}
+	}
+}
+
+func TestReleasingWhatIsNotBorrowedPanicsAndHarmsNothing(t *testing.T) {
+	p, other := newPool(t, 2), newPool(t, 1)
+	conn, foreign := acquire(t, p), acquire(t, other)
+	p.Release(conn)
+	for name, c := range map[string]*pgx.Conn{"twice": conn, "another pool's": foreign, "nothing": nil} {
+		if !panics(func() { p.Release(c) }) {
+			t.Errorf("releasing %s did not panic", name)
+		}
+	}
+	want := pool.Stats{Max: 2, Idle: 1, Dials: 1}
+	if got := p.Stats(); got != want {
+		t.Errorf("afterwards the pool is %+v, want %+v", got, want)
+	}
+	other.Release(foreign)
+}
+
+func TestAConnectionReleasedAfterCloseIsClosed(t *testing.T) {
+	p := newPool(t, 2)
+	conn := acquire(t, p)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	if conn.IsClosed() {
+		t.Error("Close closed a borrowed connection")
+	}
+	p.Release(conn)
+	if !conn.IsClosed() {
+		t.Error("the connection is still open")
+	}
+	if _, err := p.Acquire(t.Context()); !errors.Is(err, pool.ErrClosed) {
+		t.Errorf("Acquire on a closed pool: %v", err)
+	}
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatsCountWhatHappens(t *testing.T) {
+	p := newPool(t, 2)
+	first, second := acquire(t, p), acquire(t, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting := make(chan error)
+	go func() {
+		_, err := p.Acquire(ctx)
+		waiting <- err
+	}()
+	pgtest.Eventually(t, 10*time.Second, "a caller waits", func() bool { return p.Stats().Waits == 1 })
+	if got, want := p.Stats(), (pool.Stats{Max: 2, InUse: 2, Dials: 2, Waits: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	cancel()
+	if err := <-waiting; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	p.Release(first)
+	if _, err := second.Exec(t.Context(), "BEGIN"); err != nil {
+		t.Fatal(err)
+	}
+	p.Release(second)
+	if got, want := p.Stats(), (pool.Stats{Max: 2, Idle: 1, Dials: 2, Waits: 1}); got != want {
+		t.Errorf("after one came back clean and one in a transaction: got %+v, want %+v", got, want)
+	}
+}
+
+func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
+	p := newPool(t, 4)
+	p.Release(acquire(t, p))
+	ctx := t.Context()
+	if n := testing.AllocsPerRun(1000, func() {
+		conn, err := p.Acquire(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Release(conn)
+	}); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}
+
+// refused is what dialling a port that nobody listens at gives.
+var refused = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
+
+func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		err   error
+		again bool
+	}{
+		{"no server", refused, true},
+		{"the server is full", &pgconn.PgError{Code: "53300"}, true},
+		{"the server is starting", &pgconn.PgError{Code: "57P03"}, true},
+		{"the server ends its sessions", &pgconn.PgError{Code: "57P01"}, true},
+		{"a wrong password", &pgconn.PgError{Code: "28P01"}, false},
+		{"an unknown database", &pgconn.PgError{Code: "3D000"}, false},
+		{"an unknown host", &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
+		{"something else", errors.New("something else"), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dials := 0
+				p := pool.New(1, func(context.Context) (*pgx.Conn, error) {
+					dials++
+					return nil, fmt.Errorf("dial: %w", c.err)
+				})
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				start := time.Now()
+				_, err := p.Acquire(ctx)
+				if !errors.Is(err, c.err) {
+					t.Errorf("the error %v does not tell the reason %v", err, c.err)
+				}
+				if again := dials > 1; again != c.again {
+					t.Errorf("dialled %d times", dials)
+				}
+				if c.again && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Second || dials < 40 || dials > 60) {
+					t.Errorf("dialled %d times in %v, then %v", dials, time.Since(start), err)
+				}
+				dials = 0
+				if _, err := p.Acquire(context.Background()); dials != 1 || !errors.Is(err, c.err) {
+					t.Errorf("without a deadline: dialled %d times, %v", dials, err)
+				}
+				p.Close()
+			})
+		})
+	}
+}
+
+func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		start := time.Now()
+		if _, err := p.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
+			t.Errorf("got %v after %v", err, time.Since(start))
+		}
+		ended := make(chan error)
+		go func() {
+			_, err := p.Acquire(context.Background())
+			ended <- err
+		}()
+		synctest.Wait()
+		p.Close()
+		if err := <-ended; !errors.Is(err, pool.ErrClosed) {
+			t.Errorf("Close ended the dial with %v", err)
+		}
+	})
+}
+
+func TestADialThatFailsOrPanicsGivesItsPlaceBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wrong := errors.New("wrong")
+		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
+			if ctx.Value(key{}) != nil {
+				panic("dial")
+			}
+			return nil, wrong
+		})
+		for range 3 {
+			if _, err := p.Acquire(t.Context()); !errors.Is(err, wrong) {
+				t.Fatal(err)
+			}
+			if !panics(func() { _, _ = p.Acquire(context.WithValue(t.Context(), key{}, true)) }) {
+				t.Fatal("the panic got lost")
+			}
+		}
+		p.Close()
+	})
+}
+
+type key struct{}
+
+func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
+	p := newPool(t, 1)
+	p.Release(acquire(t, p))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := p.Acquire(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if got := p.Stats(); got.InUse != 0 || got.Idle != 1 {
+		t.Errorf("the pool is %+v", got)
+	}
+}
+
+func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
+	url := pgtest.BooksURL(t)
+	var wire *silent
+	p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
+		config, err := pgx.ParseConfig(url)
+		if err != nil {
+			return nil, err
+		}
+		config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			wire = &silent{Conn: conn}
+			return wire, err
+		}
+		return pgx.ConnectConfig(ctx, config)
+	})
+	defer p.Close()
+	conn := acquire(t, p)
+	if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
+		t.Fatal(err)
+	}
+	wire.silenced = true
+	start := time.Now()
+	p.Release(conn)
+	if took := time.Since(start); took > 5*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if !conn.IsClosed() {
+		t.Error("the connection is still open")
+	}
+}
+
+// silent is a connection on which, from some time on, nothing arrives and nothing answers.
+type silent struct {
+	net.Conn
+	silenced bool
+}
+
+func (s *silent) Write(b []byte) (int, error) {
+	if s.silenced {
+		return len(b), nil
+	}
+	return s.Conn.Write(b)
+}
