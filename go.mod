@@ -2,6 +2,10 @@ module example.com/penny
 
 go 1.26.0
 
+// What Heroku builds, and with which Go. The spaces in these lines are part of them.
+// +heroku goVersion go1.26
+// +heroku install ./pennyapp
+
 require (
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect
 	codeberg.org/go-latex/latex v0.2.0 // indirect

@@ -157,6 +157,7 @@ var promises = []struct {
 			return err
 		}
 		relay.Swallow()
+		defer relay.Cut() // else a pool's Close waits for an answer, too
 		<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
 		return reads(ctx, p, 16, 1, 6*time.Second, "SELECT 1")
 	}},
@@ -351,12 +352,13 @@ var promises = []struct {
 
 // afterKilling fills a pool, has the server kill its idle connections, and reads.
 func (t *trial) afterKilling(ctx context.Context, wait time.Duration) error {
-	url, _ := t.database()
+	url, count := t.database()
 	p := t.pool(url, 10)
 	if err := fill(ctx, p, 10); err != nil {
 		return err
 	}
 	t.killAll(url)
+	pgtest.Eventually(t, 10*time.Second, "the killed connections are gone", func() bool { return count() == 0 })
 	if wait > 0 {
 		<-time.After(wait) // the pools' own limits for what has lain idle are a second
 	}
