@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -97,6 +98,9 @@ var errLayer = errors.New("there is no such layer")
 // PostgreSQL that is down is no error: it may be up when the first visitor comes.
 func open(ctx context.Context, layer string) (Store, error) {
 	layer = "database" + strings.TrimPrefix(layer, "database")
+	if !slices.Contains([]string{"database1", "database2", "database3", "database4"}, layer) {
+		return nil, errLayer
+	}
 	url, err := dburl.Get()
 	if _, set := os.LookupEnv(dburl.Variable); !set && (layer == "database1" || layer == "database4") {
 		url, err = localURL, database1.Create(ctx, localURL)
@@ -111,10 +115,9 @@ func open(ctx context.Context, layer string) (Store, error) {
 		return opened(database2.Open(ctx, url))
 	case "database3":
 		return opened(database3.Open(ctx, url))
-	case "database4":
+	default:
 		return opened(database4.Open(ctx, url))
 	}
-	return nil, errLayer
 }
 
 // opened makes a layer's store a Store; a nil pointer in a Store would not be a nil Store.

@@ -280,7 +280,7 @@ func TestALogLineCannotBeForged(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	fmt.Fprint(conn, "GET /%0a%7b%22level%22:%22ERROR%22%7d%1b[31m%e2%80%ae HTTP/1.1\r\nHost: penny\r\nConnection: close\r\n\r\n")
+	io.WriteString(conn, "GET /%0a%7b%22level%22:%22ERROR%22%7d%1b[31m%e2%80%ae HTTP/1.1\r\nHost: penny\r\nConnection: close\r\n\r\n")
 	if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
 		t.Fatal(err)
 	}
