@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+
+	"example.com/penny/internal/browser"
+)
+
+// A visitor comes, searches by keyboard alone, reads, searches again, and is remembered.
+func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
+	ctx := browser.Start(t)
+	store, _ := sqliteStore(t)
+	base, _ := shop(t, store)
+	text := func(selector string) string {
+		t.Helper()
+		text, err := chromedp.Run(ctx, chromedp.Text(selector))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return text
+	}
+	do := func(steps ...chromedp.Action[chromedp.Void]) {
+		t.Helper()
+		if err := chromedp.Do(ctx, steps...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	do(chromedp.Navigate(base + "/"))
+	greeting := text("h1")
+	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author"))
+	previous := text(".previous")
+	// The field has the focus: the visitor just types.
+	do(chromedp.KeyEvent("ker"+kb.Enter), chromedp.WaitVisible("table"))
+	rows := text("tbody")
+	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author"))
+	again := text(".previous")
+	do(chromedp.KeyEvent("  "+kb.Enter), chromedp.WaitVisible(".message"))
+	message := text(".message")
+	if !strings.HasPrefix(greeting, "Good ") || !strings.Contains(previous, "(None)") || !strings.Contains(again, "ker") ||
+		strings.Count(rows, "Kernighan") != 2 || !strings.Contains(message, "Please type an author") {
+		t.Errorf("greeting %q, previous %q, rows %q, again %q, message %q", greeting, previous, rows, again, message)
+	}
+}
+
+// Every page, on a phone and on a projector, in light and in dark, has nothing in it that axe-core finds fault with, and
+// nothing that makes a reader scroll sideways. PENNY_SCREENSHOTS names a folder to put pictures of them in.
+func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
+	ctx, axe := browser.Start(t), browser.Axe(t)
+	store, _ := sqliteStore(t)
+	base, _ := shop(t, store)
+	for _, screen := range []struct {
+		name          string
+		width, height int64
+		scheme        string
+	}{{"phone", 360, 740, "light"}, {"phone-dark", 360, 740, "dark"}, {"projector", 1920, 1080, "light"}, {"projector-dark", 1920, 1080, "dark"}} {
+		for name, path := range map[string]string{"index": "/", "searchform": "/searchform", "results": "/searchresults?author=ker",
+			"none": "/searchresults?author=" + strings.Repeat("n", 150), "blank": "/searchresults?author=", "notfound": "/nothing"} {
+			if err := chromedp.Do(ctx, chromedp.EmulateViewport(screen.width, screen.height), browser.Scheme(screen.scheme),
+				chromedp.Navigate(base+path)); err != nil {
+				t.Fatal(err)
+			}
+			wide, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if wide {
+				t.Errorf("%s is wider than the %s", path, screen.name)
+			}
+			findings, err := browser.Findings(ctx, axe)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, finding := range findings {
+				t.Errorf("%s on the %s: %s", path, screen.name, finding)
+			}
+			if folder := os.Getenv("PENNY_SCREENSHOTS"); folder != "" {
+				if err := os.WriteFile(filepath.Join(folder, name+"-"+screen.name+".png"), picture, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
