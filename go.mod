@@ -6,6 +6,8 @@ go 1.26.0
 // +heroku goVersion go1.26
 // +heroku install ./pennyapp
 
+tool example.com/penny/internal/cmd/lab
+
 require (
 	codeberg.org/go-fonts/liberation v0.5.0 // indirect
 	codeberg.org/go-latex/latex v0.2.0 // indirect

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"fmt"
+	"image/color"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
+	"gonum.org/v1/plot/vg"
+)
+
+var (
+	pooled  = color.RGBA{R: 0x1f, G: 0x6f, B: 0x8b, A: 0xff}
+	perCall = color.RGBA{R: 0xc8, G: 0x55, B: 0x3d, A: 0xff}
+)
+
+// draw draws the calls in a second of each contender as bars, fit for a slide. The kind of file is that of its name:
+// .svg, .png or .pdf. Who opens a connection for every call has another colour than who has a pool.
+func (r *result) draw(file string) error {
+	p := plot.New()
+	p.BackgroundColor = color.White
+	p.Title.Text = fmt.Sprintf("Calls a second: %d workers, pools of %d", r.Workers, r.Pool)
+	if r.RTT > 0 {
+		p.Title.Text += fmt.Sprintf(", %v to the server and back", r.RTT)
+	}
+	p.Title.TextStyle.Font.Size = 24
+	p.Title.Padding = 16
+	p.X.Tick.Label.Font.Size = 14
+	p.Y.Tick.Label.Font.Size = 18
+	p.X.Min = 0
+	var ticks []string
+	var labels plotter.XYLabels
+	for i := range r.Entrants {
+		e := r.Entrants[len(r.Entrants)-1-i] // from the bottom up
+		ticks = append(ticks, e.Name)
+		bar, err := plotter.NewBarChart(plotter.Values{e.CallsPerSec}, 34)
+		if err != nil {
+			return err
+		}
+		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, float64(i), 0
+		bar.Color = pooled
+		if e.Opened >= int64(e.succeeded) {
+			bar.Color = perCall
+		}
+		p.Add(bar)
+		labels.XYs = append(labels.XYs, plotter.XY{X: e.CallsPerSec, Y: float64(i)})
+		labels.Labels = append(labels.Labels, fmt.Sprintf(" %.0f", e.CallsPerSec))
+		p.X.Max = max(p.X.Max, e.CallsPerSec*1.15)
+	}
+	numbers, err := plotter.NewLabels(labels)
+	if err != nil {
+		return err
+	}
+	for i := range numbers.TextStyle {
+		numbers.TextStyle[i].Font.Size = 18
+		numbers.TextStyle[i].YAlign = text.YCenter
+	}
+	p.Add(numbers)
+	p.NominalY(ticks...)
+	p.Y.Tick.Width, p.Y.Width = 0, 0
+	return p.Save(12*vg.Inch, vg.Length(len(r.Entrants))*0.75*vg.Inch+1.8*vg.Inch, file)
+}

@@ -1,0 +1,345 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"example.com/penny"
+	database1 "example.com/penny/database1/books"
+	database2 "example.com/penny/database2/books"
+	database3 "example.com/penny/database3/books"
+	database4 "example.com/penny/database4/books"
+	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/load"
+	"example.com/penny/internal/relay"
+)
+
+const raceAbout = `Has the stages answer the same question side by side, on the PostgreSQL at DATABASE_URL (database1 on a SQLite file of its
+own), and shows what each took. Besides the four stages run three controls, so that between neighbours one thing changes
+at a time. The calls are made in rounds, each contender in turn, so that a busy computer wrongs nobody.`
+
+// rounds is into how many turns each contender's calls are cut.
+const rounds = 5
+
+// A store is what races.
+type store interface {
+	ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
+	Opened() int64
+	Close() error
+}
+
+// A contender is a way to the books.
+type contender struct {
+	name, about string
+	sqlite      bool
+	open        func(ctx context.Context, address string, size int) (store, error)
+}
+
+var contenders = []contender{
+	{"database1", "SQLite, opened for every call", true, func(ctx context.Context, address string, _ int) (store, error) {
+		return keep(database1.Open(ctx, address))
+	}},
+	{"database2", "lib/pq, a connection for every call", false, func(ctx context.Context, address string, _ int) (store, error) {
+		return keep(database2.Open(ctx, address))
+	}},
+	{"pgx-per-call", "pgx, a connection for every call", false, openPgxPerCall},
+	{"database3", "pgx, Penny's pool", false, func(ctx context.Context, address string, size int) (store, error) {
+		return keep(database3.OpenPool(ctx, address, size))
+	}},
+	{"pgxpool", "pgx, its own pool", false, openPgxpool},
+	{"sql.DB", "lib/pq, database/sql's pool", false, openSQL},
+	{"database4", "GORM over pgx, database/sql's pool", false, func(ctx context.Context, address string, _ int) (store, error) {
+		return keep(database4.Open(ctx, address))
+	}},
+}
+
+// keep makes a layer's store a store; a nil pointer in a store would not be a nil one.
+func keep[S store](s S, err error) (store, error) {
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// An entrant is a contender's part in one race.
+type entrant struct {
+	Name        string         `json:"name"`
+	About       string         `json:"about"`
+	Calls       int            `json:"calls"`
+	Errors      map[string]int `json:"errors"`
+	CallsPerSec float64        `json:"calls_per_second"`
+	P50         float64        `json:"p50_ms"`
+	P95         float64        `json:"p95_ms"`
+	P99         float64        `json:"p99_ms"`
+	Opened      int64          `json:"connections_opened"`
+
+	store     store
+	before    int64
+	elapsed   time.Duration
+	succeeded int
+	latencies *hdrhistogram.Histogram
+}
+
+// A result is a race.
+type result struct {
+	Date     string        `json:"date"`
+	Calls    int           `json:"calls"`
+	Workers  int           `json:"workers"`
+	Pool     int           `json:"pool"`
+	RTT      time.Duration `json:"-"`
+	RTTms    float64       `json:"rtt_ms"`
+	Entrants []*entrant    `json:"contenders"`
+}
+
+func runRace(ctx context.Context, env *environment, args []string) error {
+	f := flags(env, "race", raceAbout)
+	calls := f.Int("n", 400, "make `CALLS` calls with each contender")
+	workers := f.Int("c", 8, "make them from `WORKERS` goroutines at once")
+	size := f.Int("pool", 8, "let the pools hold `SIZE` connections")
+	only := f.String("only", "", "race only these `NAMES`, with commas between them: "+names())
+	rtt := f.Duration("rtt", 0, "put a `DELAY` such as 30ms between the program and the server, for there and back")
+	svg := f.String("svg", "", "draw the chart into `FILE` too")
+	asJSON := f.Bool("json", false, "print the result as JSON")
+	if err := parse(f, args); err != nil {
+		return err
+	}
+	switch {
+	case *calls < 1:
+		return wrong(f, "-n must be at least 1")
+	case *workers < 1:
+		return wrong(f, "-c must be at least 1")
+	case *size < 1:
+		return wrong(f, "-pool must be at least 1")
+	case *rtt < 0 || *rtt > 10*time.Second:
+		return wrong(f, "-rtt must be between 0 and 10s")
+	}
+	chosen, err := choose(*only)
+	if err != nil {
+		return wrong(f, "%v", err)
+	}
+	r := &result{Date: time.Now().Format(time.DateOnly), Calls: *calls, Workers: *workers, Pool: *size, RTT: *rtt,
+		RTTms: float64(rtt.Microseconds()) / 1000}
+	if err := r.run(ctx, env, chosen); err != nil {
+		return err
+	}
+	if *asJSON {
+		encoder := json.NewEncoder(env.stdout)
+		encoder.SetIndent("", "  ")
+		if err := encoder.Encode(r); err != nil {
+			return err
+		}
+	} else {
+		r.print(env)
+	}
+	if *svg != "" {
+		if err := r.draw(*svg); err != nil {
+			return fmt.Errorf("draw %s: %w", *svg, err)
+		}
+	}
+	return nil
+}
+
+func names() string {
+	var all []string
+	for _, c := range contenders {
+		all = append(all, c.name)
+	}
+	return strings.Join(all, ",")
+}
+
+// choose finds the contenders with the names, in the table's order, all of them for none.
+func choose(only string) ([]contender, error) {
+	if only == "" {
+		return contenders, nil
+	}
+	wanted := strings.Split(only, ",")
+	for _, name := range wanted {
+		if !slices.ContainsFunc(contenders, func(c contender) bool { return c.name == strings.TrimSpace(name) }) {
+			return nil, fmt.Errorf("nobody in the race is called %q; there are %s", name, names())
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(contenders), func(c contender) bool {
+		return !slices.ContainsFunc(wanted, func(name string) bool { return strings.TrimSpace(name) == c.name })
+	}), nil
+}
+
+// run lets the contenders race. What stops it half-way leaves no result.
+func (r *result) run(ctx context.Context, env *environment, chosen []contender) error {
+	address := ""
+	if slices.ContainsFunc(chosen, func(c contender) bool { return !c.sqlite }) {
+		var err error
+		if address, err = dburl.Get(); err != nil {
+			return err
+		}
+		if dburl.IsSQLite(address) {
+			_, err := dburl.PGX(address) // it says that this needs PostgreSQL
+			return err
+		}
+		if r.RTT > 0 {
+			delayed, stop, err := delay(address, r.RTT)
+			if err != nil {
+				return err
+			}
+			defer stop()
+			address = delayed
+		}
+	}
+	folder, err := os.MkdirTemp("", "penny-race-*")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	file := "sqlite:///" + filepath.ToSlash(filepath.Join(folder, "penny.sqlite"))
+	if err := database1.Create(ctx, file); err != nil {
+		return err
+	}
+	for _, c := range chosen {
+		at := address
+		if c.sqlite {
+			at = file
+		}
+		s, err := c.open(ctx, at, r.Pool)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		defer s.Close()
+		// One call before the race: who cannot answer at all does not start, and a pool begins with a connection.
+		if err := ask(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		r.Entrants = append(r.Entrants, &entrant{Name: c.name, About: c.about, Errors: make(map[string]int), store: s,
+			before: s.Opened(), latencies: hdrhistogram.New(1, time.Hour.Microseconds(), 3)})
+	}
+	bar := progress(env, int64(r.Calls*len(r.Entrants)), "race")
+	for round := range rounds {
+		n := r.Calls/rounds + min(1, max(0, r.Calls%rounds-round))
+		for i := range r.Entrants {
+			// Each round begins with another contender: nobody always runs after the same neighbour.
+			e := r.Entrants[(i+round)%len(r.Entrants)]
+			if n == 0 {
+				continue
+			}
+			part := load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
+				func(ctx context.Context) error { return ask(ctx, e.store) })
+			if ctx.Err() != nil {
+				_ = bar.Finish()
+				return ctx.Err()
+			}
+			e.add(part)
+		}
+	}
+	_ = bar.Finish()
+	for _, e := range r.Entrants {
+		e.finish()
+	}
+	return nil
+}
+
+func ask(ctx context.Context, s store) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	_, err := s.ByAuthor(ctx, "ker", 100)
+	return err
+}
+
+func (e *entrant) add(part load.Result) {
+	e.Calls += part.Calls
+	e.elapsed += part.Elapsed
+	e.succeeded += part.Calls - part.Failed()
+	for name, count := range part.Errors {
+		e.Errors[name] += count
+	}
+	e.latencies.Merge(part.Latencies())
+}
+
+func (e *entrant) finish() {
+	e.Opened = e.store.Opened() - e.before
+	e.CallsPerSec = float64(e.succeeded) / max(e.elapsed.Seconds(), 1e-9)
+	percentile := func(p float64) float64 { return float64(e.latencies.ValueAtQuantile(p)) / 1000 }
+	e.P50, e.P95, e.P99 = percentile(50), percentile(95), percentile(99)
+}
+
+// delay puts a relay that takes its time between the program and the server.
+func delay(address string, rtt time.Duration) (delayed string, stop func(), err error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return "", nil, errors.New("the address does not parse")
+	}
+	r, err := relay.Start(net.JoinHostPort(cmp.Or(u.Hostname(), "localhost"), cmp.Or(u.Port(), "5432")), rtt)
+	if err != nil {
+		return "", nil, err
+	}
+	u.Host = r.Addr()
+	return u.String(), func() { r.Close() }, nil
+}
+
+// barWidth is how wide the longest bar in the terminal is.
+const barWidth = 40
+
+// print shows the race as a table and, under it, a bar for each contender.
+func (r *result) print(env *environment) {
+	fmt.Fprintf(env.stdout, "%d calls each, %d workers, pools of %d", r.Calls, r.Workers, r.Pool)
+	if r.RTT > 0 {
+		fmt.Fprintf(env.stdout, ", %v between program and server", r.RTT)
+	}
+	fmt.Fprint(env.stdout, "\n\n")
+	base := r.base()
+	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "\tcalls/s\tp50 ms\tp95 ms\tp99 ms\terrors\tconnections\ttimes no pool\t")
+	for _, e := range r.Entrants {
+		times := "-"
+		if base > 0 {
+			times = fmt.Sprintf("%.1f", e.CallsPerSec/base)
+		}
+		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%s\t%d\t%s\t\n", e.Name, e.CallsPerSec, e.P50, e.P95, e.P99,
+			load.Result{Errors: e.Errors}.ErrorCounts(), e.Opened, times)
+	}
+	w.Flush()
+	fmt.Fprintln(env.stdout, "\ncalls/s")
+	fastest := 0.0
+	for _, e := range r.Entrants {
+		fastest = max(fastest, e.CallsPerSec)
+	}
+	for _, e := range r.Entrants {
+		n := int(e.CallsPerSec / max(fastest, 1e-9) * barWidth)
+		fmt.Fprintf(env.stdout, "%12s %s %.0f  (%s)\n", e.Name, strings.Repeat("█", max(n, 1)), e.CallsPerSec, e.About)
+	}
+}
+
+// base is the rate of no pool: database2's, else 0.
+func (r *result) base() float64 {
+	for _, e := range r.Entrants {
+		if e.Name == "database2" {
+			return e.CallsPerSec
+		}
+	}
+	return 0
+}
+
+const byAuthor = `SELECT isbn, author, COALESCE(title, '') FROM books WHERE author ILIKE $1 ESCAPE '\' ORDER BY isbn COLLATE "C" LIMIT $2`
+
+// A control is a contender that is no stage.
+type control struct {
+	ask    func(ctx context.Context, pattern string, limit int) error
+	opened func() int64
+	close  func() error
+}
+
+func (c *control) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
+	return nil, c.ask(ctx, penny.Prefix(prefix), limit)
+}
+func (c *control) Opened() int64 { return c.opened() }
+func (c *control) Close() error  { return c.close() }
