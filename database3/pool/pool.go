@@ -69,9 +69,6 @@ func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
 			p.places <- struct{}{}
 		}
 	}()
-	if p.open.Err() != nil {
-		return nil, ErrClosed
-	}
 	if conn = p.reuse(ctx); conn != nil {
 		return conn, nil
 	}
@@ -113,6 +110,9 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	defer context.AfterFunc(p.open, cancel)()
 	_, patient := ctx.Deadline()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
+		if p.open.Err() != nil {
+			return nil, ErrClosed
+		}
 		conn, err := p.dial(dialling)
 		if err == nil {
 			p.mu.Lock()
@@ -121,10 +121,7 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 			p.mu.Unlock()
 			return conn, nil
 		}
-		if p.open.Err() != nil {
-			return nil, ErrClosed
-		}
-		if ctx.Err() != nil || !patient || !passing(err) {
+		if p.open.Err() == nil && (ctx.Err() != nil || !patient || !passing(err)) {
 			return nil, fmt.Errorf("open a connection: %w", err)
 		}
 		select {

@@ -78,8 +78,10 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		if err := os.WriteFile(filepath.Join(s.folder, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 			return nil, err
 		}
-	} else if err := os.MkdirAll(s.folder, 0o700); err != nil {
+	} else if err := os.MkdirAll(s.folder, 0o755); err != nil {
 		return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
+	} else if err := os.Chmod(s.folder, 0o700); err != nil {
+		return nil, fmt.Errorf("close %s to others: %w", s.folder, err)
 	}
 	if s.folder, err = filepath.Abs(s.folder); err != nil {
 		return nil, err

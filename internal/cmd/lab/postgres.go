@@ -28,7 +28,7 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "postgres", postgresAbout)
 	most := f.Int("max-connections", 100, "let in `N` connections at most; 20 is what a small hosted plan gives")
 	tls := f.Bool("tls", false, "refuse what is not encrypted, as hosted databases do")
-	folder := f.String("data", "", "keep the data in `FOLDER` (default: penny/postgres in your cache folder)")
+	folder := f.String("data", "", "keep the data in `FOLDER` (default: penny/postgres in your cache folder, for root in /var/lib)")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -41,6 +41,9 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 			return fmt.Errorf("find your cache folder: %w", err)
 		}
 		*folder = filepath.Join(cache, "penny", "postgres")
+		if os.Geteuid() == 0 { // PostgreSQL runs as another user then, who may not enter root's own folders
+			*folder = "/var/lib/penny/postgres"
+		}
 	}
 	bin, err := binaries(ctx, env)
 	if err != nil {

@@ -86,8 +86,7 @@ type entrant struct {
 	P99         float64        `json:"p99_ms"`
 	Opened      int64          `json:"connections_opened"`
 
-	store     store
-	before    int64
+	open      func() (store, error)
 	elapsed   time.Duration
 	succeeded int
 	latencies *hdrhistogram.Histogram
@@ -211,17 +210,14 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 		if c.sqlite {
 			at = file
 		}
-		s, err := c.open(ctx, at, r.Pool)
-		if err != nil {
+		e := &entrant{Name: c.name, About: c.about, Errors: make(map[string]int),
+			open:      func() (store, error) { return c.open(ctx, at, r.Pool) },
+			latencies: hdrhistogram.New(1, time.Hour.Microseconds(), 3)}
+		// One call before the race: who cannot answer at all does not start.
+		if err := e.turn(ctx, func(store) {}); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		defer s.Close()
-		// One call before the race: who cannot answer at all does not start, and a pool begins with a connection.
-		if err := ask(ctx, s); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-		r.Entrants = append(r.Entrants, &entrant{Name: c.name, About: c.about, Errors: make(map[string]int), store: s,
-			before: s.Opened(), latencies: hdrhistogram.New(1, time.Hour.Microseconds(), 3)})
+		r.Entrants = append(r.Entrants, e)
 	}
 	bar := progress(env, int64(r.Calls*len(r.Entrants)), "race")
 	for round := range rounds {
@@ -232,19 +228,39 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 			if n == 0 {
 				continue
 			}
-			part := load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
-				func(ctx context.Context) error { return ask(ctx, e.store) })
+			if err := e.turn(ctx, func(s store) {
+				e.add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
+					func(ctx context.Context) error { return ask(ctx, s) }))
+			}); err != nil {
+				return fmt.Errorf("%s: %w", e.Name, err)
+			}
 			if ctx.Err() != nil {
 				_ = bar.Finish()
 				return ctx.Err()
 			}
-			e.add(part)
 		}
 	}
 	_ = bar.Finish()
 	for _, e := range r.Entrants {
 		e.finish()
 	}
+	return nil
+}
+
+// turn opens the contender's store for one turn, and closes it after that: the pools of those who wait would take the
+// places of a small server. One call comes before the turn, so that a pool begins with a connection.
+func (e *entrant) turn(ctx context.Context, run func(store)) error {
+	s, err := e.open()
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := ask(ctx, s); err != nil {
+		return err
+	}
+	before := s.Opened()
+	run(s)
+	e.Opened += s.Opened() - before
 	return nil
 }
 
@@ -266,7 +282,6 @@ func (e *entrant) add(part load.Result) {
 }
 
 func (e *entrant) finish() {
-	e.Opened = e.store.Opened() - e.before
 	e.CallsPerSec = float64(e.succeeded) / max(e.elapsed.Seconds(), 1e-9)
 	percentile := func(p float64) float64 { return float64(e.latencies.ValueAtQuantile(p)) / 1000 }
 	e.P50, e.P95, e.P99 = percentile(50), percentile(95), percentile(99)

@@ -1,0 +1,291 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/penny/internal/pgtest"
+)
+
+// lab runs a command line as a user would who types input, and gives back what it printed and its exit status.
+func lab(t *testing.T, input string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := &environment{stdin: strings.NewReader(input), stdout: &out, stderr: &errs, terminal: input != ""}
+	status = run(t.Context(), env, args)
+	return out.String(), errs.String(), status
+}
+
+func TestHelpListsEveryCommandAndEachHelpsItself(t *testing.T) {
+	out, _, status := lab(t, "", "help")
+	for _, c := range commands {
+		if !strings.Contains(out, c.name) || !strings.Contains(out, c.about) {
+			t.Errorf("help lacks %s", c.name)
+		}
+		if _, errs, status := lab(t, "", "help", c.name); status != 0 || !strings.Contains(errs, "usage: go tool lab "+c.name) {
+			t.Errorf("help %s: status %d, %q", c.name, status, errs)
+		}
+	}
+	if status != 0 {
+		t.Errorf("status %d", status)
+	}
+}
+
+func TestWrongUsageHasStatus2(t *testing.T) {
+	for _, args := range [][]string{
+		{}, {"nothing"}, {"load", "-x"}, {"load", "books"}, {"load", "-books", "-1"}, {"doctor", "now"}, {"race", "-n", "0"},
+		{"race", "-c", "0"}, {"race", "-pool", "0"}, {"race", "-rtt", "-1s"}, {"race", "-only", "database9"},
+		{"postgres", "-max-connections", "1"},
+	} {
+		if out, errs, status := lab(t, "", args...); status != 2 || out != "" || errs == "" {
+			t.Errorf("%v: status %d, %q", args, status, errs)
+		}
+	}
+}
+
+func TestLoadFillsAnEmptyDatabaseAndAsksBeforeItReplacesOtherBooks(t *testing.T) {
+	for name, address := range map[string]string{
+		"PostgreSQL": pgtest.URL(t),
+		"SQLite":     "sqlite:///" + filepath.ToSlash(filepath.Join(t.TempDir(), "penny.sqlite")),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("DATABASE_URL", address)
+			for _, step := range []struct {
+				input string
+				args  []string
+				want  string
+				books string
+			}{
+				{"", []string{"load"}, "has 3 books now", "has 3 books"},
+				{"", []string{"load"}, "has 3 books now", "has 3 books"},
+				{"", []string{"load", "-books", "1500", "-index"}, "has 1503 books now, and an index", "has 1503 books"},
+				{"", []string{"load"}, "", "has 1503 books"},
+				{"n\n", []string{"load"}, "", "has 1503 books"},
+				{"\n", []string{"load"}, "", "has 1503 books"},
+				{"y\n", []string{"load"}, "has 3 books now", "has 3 books"},
+				{"", []string{"load", "-books", "10"}, "has 13 books now", "has 13 books"},
+				{"", []string{"load", "-yes"}, "has 3 books now", "has 3 books"},
+			} {
+				out, errs, status := lab(t, step.input, step.args...)
+				if refused := step.want == ""; refused != (status == 1) || !strings.Contains(out, step.want) {
+					t.Fatalf("%v with input %q: status %d, %q, %q", step.args, step.input, status, out, errs)
+				}
+				if out, _, status := lab(t, "", "doctor"); status != 0 || !strings.Contains(out, step.books) {
+					t.Fatalf("after %v the doctor says %q", step.args, out)
+				}
+			}
+		})
+	}
+}
+
+func TestTheIndexIsUsedForTheStagesOwnQuery(t *testing.T) {
+	address := pgtest.URL(t)
+	t.Setenv("DATABASE_URL", address)
+	if _, errs, status := lab(t, "", "load", "-books", "50000", "-index"); status != 0 {
+		t.Fatal(errs)
+	}
+	var plan string
+	pgtest.Query(t, address, `EXPLAIN (FORMAT JSON) SELECT isbn FROM books WHERE author ILIKE 'ker%' ESCAPE '\'`, &plan)
+	if !strings.Contains(plan, "books_author") {
+		t.Errorf("the plan is %s", plan)
+	}
+}
+
+func TestTheDoctorStopsAtTheFirstThingThatIsWrong(t *testing.T) {
+	good := pgtest.BooksURL(t)
+	u, err := url.Parse(good)
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	user := u.User.Username()
+	password, _ := u.User.Password()
+	with := func(edit func(*url.URL)) string {
+		v := *u
+		edit(&v)
+		return v.String()
+	}
+	for _, c := range []struct {
+		name, address string
+		ticks         int
+		cross         string // empty where all is well
+	}{
+		{"all is well", good, 8, ""},
+		{"empty", "", 0, "empty"},
+		{"malformed", "postgres://penny:#hunter2@localhost/x", 0, "does not parse"},
+		{"unknown host", with(func(v *url.URL) { v.Host = "db.invalid:5432" }), 2, "no computer called"},
+		{"no server", with(func(v *url.URL) { v.Host = "127.0.0.1:1" }), 3, "no server answers"},
+		{"wrong password", with(func(v *url.URL) { v.User = url.UserPassword(user, "hunter2") }), 4, "refuses the user"},
+		{"unknown database", with(func(v *url.URL) { v.Path = "/nowhere" }), 4, "has no database nowhere"},
+		{"no table", pgtest.URL(t), 6, "has no books table"},
+		{"no SQLite file", "sqlite:////nowhere/penny.sqlite", 2, "cannot be opened"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			t.Setenv("DATABASE_URL", c.address)
+			out, errs, status := lab(t, "", "doctor")
+			if got := strings.Count(out, "✓"); got != c.ticks || (status == 0) != (c.cross == "") {
+				t.Errorf("%d ticks and status %d, want %d: %s", got, status, c.ticks, out)
+			}
+			if c.cross != "" && (!strings.Contains(out, "✗") || !strings.Contains(out, c.cross) || !strings.Contains(out, "Mend:")) {
+				t.Errorf("it says %s", out)
+			}
+			if strings.Contains(out+errs, "hunter2") || strings.Contains(out+errs, password) {
+				t.Error("the password is shown")
+			}
+		})
+	}
+}
+
+func TestTheRaceMeasuresEveryContender(t *testing.T) {
+	t.Setenv("DATABASE_URL", pgtest.BooksURL(t))
+	chart := filepath.Join(t.TempDir(), "race.svg")
+	out, errs, status := lab(t, "", "race", "-n", "40", "-c", "4", "-pool", "4", "-json", "-svg", chart)
+	if status != 0 {
+		t.Fatal(errs)
+	}
+	var r result
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Entrants) != len(contenders) {
+		t.Fatalf("%d contenders, want %d", len(r.Entrants), len(contenders))
+	}
+	for _, e := range r.Entrants {
+		if e.Calls != 40 || len(e.Errors) > 0 || e.CallsPerSec <= 0 || e.P50 <= 0 || e.P99 < e.P50 {
+			t.Errorf("%+v", e)
+		}
+		perCall := slices.Contains([]string{"database1", "database2", "pgx-per-call"}, e.Name)
+		if perCall && e.Opened != 40 || !perCall && e.Opened > 15 { // 3 more than the first, in each of 5 rounds
+			t.Errorf("%s opened %d connections", e.Name, e.Opened)
+		}
+	}
+	if drawing, err := os.ReadFile(chart); err != nil || !bytes.Contains(drawing, []byte("database3")) || !bytes.Contains(drawing, []byte("<svg")) {
+		t.Errorf("the chart: %v", err)
+	}
+	out, _, status = lab(t, "", "race", "-n", "10", "-c", "2", "-only", "database2,database3")
+	if status != 0 || !regexp.MustCompile(`(?m)^ +database3 .* 0 +\d+ +[\d.]+$`).MatchString(out) || !strings.Contains(out, "█") {
+		t.Errorf("the table is\n%s", out)
+	}
+}
+
+func TestADelayMakesEveryRoundTripLonger(t *testing.T) {
+	t.Setenv("DATABASE_URL", pgtest.BooksURL(t))
+	out, errs, status := lab(t, "", "race", "-n", "10", "-c", "2", "-only", "database2,database3", "-rtt", "20ms", "-json")
+	if status != 0 {
+		t.Fatal(errs)
+	}
+	var r result
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatal(err)
+	}
+	// No call can be faster than its round trips: one over a pooled connection, six for a new one with a password.
+	if r.Entrants[0].P50 < 100 || r.Entrants[1].P50 < 20 {
+		t.Errorf("p50 %.1f ms and %.1f ms", r.Entrants[0].P50, r.Entrants[1].P50)
+	}
+}
+
+func TestPostgresStartsKeepsItsDataAndLeavesNoProcess(t *testing.T) {
+	pgtest.Admin(t) // skips where there is no PostgreSQL
+	folder, err := os.MkdirTemp("", "penny-lab-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data := filepath.Join(folder, "data")
+	first := startPostgres(t, "-data", data, "-max-connections", "20")
+	pgtest.Exec(t, first.address, `DELETE FROM books WHERE isbn = '345'`)
+	most := ""
+	pgtest.Query(t, first.address, `SHOW max_connections`, &most)
+	if most != "20" {
+		t.Errorf("max_connections is %s", most)
+	}
+	first.stop(t)
+	second := startPostgres(t, "-data", data)
+	if second.address != first.address {
+		t.Error("the second start has another address")
+	}
+	books := 0
+	pgtest.Query(t, second.address, `SELECT count(*) FROM books`, &books)
+	if books != 2 {
+		t.Errorf("%d books are left, want the 2 that were", books)
+	}
+	second.stop(t)
+	encrypted := startPostgres(t, "-data", filepath.Join(folder, "tls"), "-tls")
+	t.Chdir(t.TempDir())
+	t.Setenv("DATABASE_URL", strings.Replace(encrypted.address, "sslmode=require", "sslmode=disable", 1))
+	if out, _, status := lab(t, "", "doctor"); status != 1 || !strings.Contains(out, "not encrypted") {
+		t.Errorf("without encryption the doctor says %s", out)
+	}
+	encrypted.stop(t)
+}
+
+type runningPostgres struct {
+	address string
+	cancel  context.CancelFunc
+	done    chan int
+	errs    *syncBuffer
+}
+
+func startPostgres(t *testing.T, args ...string) *runningPostgres {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	t.Cleanup(cancel)
+	out := &syncBuffer{}
+	p := &runningPostgres{cancel: cancel, done: make(chan int, 1), errs: &syncBuffer{}}
+	go func() {
+		p.done <- run(ctx, &environment{stdin: strings.NewReader(""), stdout: out, stderr: p.errs}, append([]string{"postgres"}, args...))
+	}()
+	pgtest.Eventually(t, time.Minute, "the server is ready", func() bool { return strings.Contains(out.String(), "Ctrl-C stops it.") })
+	match := regexp.MustCompile(`export DATABASE_URL='(.*)'`).FindStringSubmatch(out.String())
+	if match == nil {
+		t.Fatal("no line sets DATABASE_URL")
+	}
+	p.address = match[1]
+	return p
+}
+
+func (p *runningPostgres) stop(t *testing.T) {
+	t.Helper()
+	p.cancel()
+	if status := <-p.done; status != 0 {
+		t.Errorf("it ended with status %d: %s", status, p.errs.String())
+	}
+}
+
+type syncBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func TestGoToolLabRuns(t *testing.T) {
+	out, err := exec.Command("go", "tool", "lab", "help").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "usage: go tool lab COMMAND") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
