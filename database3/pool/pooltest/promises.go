@@ -157,7 +157,7 @@ var promises = []struct {
 			return err
 		}
 		relay.Swallow()
-		defer relay.Cut() // else a pool's Close waits for an answer, too
+		defer relay.Cut()                     // else a pool's Close waits for an answer, too
 		<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
 		return reads(ctx, p, 16, 1, 6*time.Second, "SELECT 1")
 	}},
