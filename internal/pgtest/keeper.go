@@ -82,7 +82,7 @@ func join() (string, error) {
 }
 
 // held keeps the connection to the keeper open until this process ends.
-var held net.Conn
+var held []net.Conn
 
 // hold holds the keeper at place, which is its address and a secret.
 func hold(place string) (string, error) {
@@ -99,7 +99,7 @@ func hold(place string) (string, error) {
 		conn.Close()
 		return "", err
 	}
-	held = conn
+	held = append(held, conn)
 	return strings.TrimSpace(line), nil
 }
 

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Records the runs in this folder anew, on the PostgreSQL at DATABASE_URL, whose books it replaces. Takes some three
+# minutes; close other programs first.
+set -eu
+cd "$(dirname "$0")/../.."
+lab=$(mktemp -d)
+trap 'rm -rf "$lab"' EXIT
+go build -o "$lab" ./internal/cmd/lab ./database3
+about() {
+	echo "# $(date +%Y-%m-%d), $(uname -s) on $(nproc) cores, $(go env GOVERSION), $(psql -At "$DATABASE_URL" -c 'SHOW server_version')"
+	echo "# $*"
+	echo
+}
+"$lab/lab" load -yes
+{ about go tool lab race -n 2000; "$lab/lab" race -n 2000; } > docs/race/race.txt
+{ about go tool lab race -rtt 30ms -n 200; "$lab/lab" race -rtt 30ms -n 200 -svg docs/race/race-30ms.svg; } > docs/race/race-30ms.txt
+{
+	about go tool lab load -books 1000000, then go run ./database3 -n 20, without and with -index
+	for index in "" -index; do
+		echo "\$ go tool lab load -yes -books 1000000 $index"
+		"$lab/lab" load -yes -books 1000000 $index
+		echo "\$ go run ./database3 -n 20"
+		"$lab/database3" -n 20 2>&1 >/dev/null
+	done
+} > docs/race/million.txt
+"$lab/lab" load -yes
+{ about go test -run '^$' -bench . -count 3 ./database3/pool; go test -run '^$' -bench . -count 3 ./database3/pool; } > docs/race/pool.txt

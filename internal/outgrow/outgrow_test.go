@@ -1,0 +1,212 @@
+// Package outgrow proves what the lecture says of outgrowing one machine: with a real PgBouncer in between, and with a
+// server that dies and its standby that takes over.
+package outgrow
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"example.com/penny"
+	database2 "example.com/penny/database2/books"
+	database3 "example.com/penny/database3/books"
+	database4 "example.com/penny/database4/books"
+	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/load"
+	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/pgtest"
+)
+
+type store interface {
+	ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
+	Close() error
+}
+
+var layers = map[string]func(ctx context.Context, url string) (store, error){
+	"database2": func(ctx context.Context, url string) (store, error) { return database2.Open(ctx, url) },
+	"database3": func(ctx context.Context, url string) (store, error) { return database3.Open(ctx, url) },
+	"database4": func(ctx context.Context, url string) (store, error) { return database4.Open(ctx, url) },
+}
+
+// calls makes n calls with ten workers.
+func calls(ctx context.Context, s store, n int) load.Result {
+	return load.Run(ctx, load.Options{Calls: n, Workers: 10, Name: dburl.Name}, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		defer cancel()
+		books, err := s.ByAuthor(ctx, "ker", 10)
+		if err == nil && len(books) != 2 {
+			err = fmt.Errorf("found %d books", len(books))
+		}
+		return err
+	})
+}
+
+func TestEveryLayerWorksThroughPgBouncerWithItsDriversSetting(t *testing.T) {
+	address := pooled(t, pgtest.BooksURL(t))
+	for name, open := range layers {
+		t.Run(name, func(t *testing.T) {
+			s, err := open(t.Context(), address+"&default_query_exec_mode=exec&binary_parameters=yes")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Close()
+			if result := calls(t.Context(), s, 300); result.Failed() > 0 {
+				t.Errorf("%s of %d calls failed: %v", result.ErrorCounts(), result.Calls, result.Err)
+			}
+		})
+	}
+}
+
+func TestWithoutTheSettingPreparedStatementsGoAstrayAndTheHintNamesIt(t *testing.T) {
+	s, err := layers["database3"](t.Context(), pooled(t, pgtest.BooksURL(t)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	result := calls(t.Context(), s, 300)
+	if result.Failed() == 0 {
+		t.Fatal("no call failed")
+	}
+	if cause := dburl.Find(result.Err); cause == nil || cause.Name != "pooler in between" || !strings.Contains(cause.Hint, "default_query_exec_mode=exec") {
+		t.Errorf("%v is explained as %v", result.Err, cause)
+	}
+}
+
+// pooled starts a PgBouncer in transaction mode before the server at address, and gives back its address.
+func pooled(t *testing.T, address string) string {
+	t.Helper()
+	program, err := exec.LookPath("pgbouncer")
+	if err != nil {
+		program, err = exec.LookPath("/usr/sbin/pgbouncer")
+	}
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skip("there is no PgBouncer here: sudo apt install pgbouncer")
+	}
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	password, _ := u.User.Password()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := listener.Addr().(*net.TCPAddr).Port
+	listener.Close()
+	folder, err := os.MkdirTemp("", "penny-pgbouncer-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	ini, users := filepath.Join(folder, "pgbouncer.ini"), filepath.Join(folder, "users.txt")
+	write := func(file, text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(users, fmt.Sprintf("%q %q\n", u.User.Username(), password))
+	write(ini, fmt.Sprintf(`[databases]
+* = host=%s port=%s
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = %d
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = %s
+pool_mode = transaction
+default_pool_size = 5
+ignore_startup_parameters = extra_float_digits
+`, u.Hostname(), u.Port(), port, users))
+	var said bytes.Buffer
+	cmd := exec.Command(program, ini)
+	cmd.Stderr = &said
+	cmd.Dir = folder
+	if os.Getuid() == 0 { // it refuses to run as root
+		nobody, err := user.Lookup("nobody")
+		if err != nil {
+			t.Fatal(err)
+		}
+		uid, _ := strconv.Atoi(nobody.Uid)
+		gid, _ := strconv.Atoi(nobody.Gid)
+		for _, path := range []string{folder, ini, users} {
+			if err := os.Chown(path, uid, gid); err != nil {
+				t.Fatal(err)
+			}
+		}
+		asUser(cmd, uid, gid)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+		if t.Failed() {
+			t.Log(strings.ReplaceAll(said.String(), password, "*****"))
+		}
+	})
+	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	pgtest.Eventually(t, 20*time.Second, "PgBouncer answers", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		conn, err := pgx.Connect(ctx, u.String()+"&default_query_exec_mode=exec")
+		if err != nil {
+			return false
+		}
+		conn.Close(ctx)
+		return true
+	})
+	return u.String()
+}
+
+func TestAPromotedStandbyCostsDatabase3NoCall(t *testing.T) {
+	primary := pgtest.Server(t, localpg.Options{})
+	pgtest.LoadBooks(t, primary.URL("postgres"))
+	standby, err := primary.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Stop() })
+	u, err := url.Parse(primary.URL("postgres"))
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	// Two hosts are two addresses to Penny's own check, so the driver's address is made here.
+	u.Host = fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", primary.Port(), standby.Port())
+	s, err := database3.Open(t.Context(), u.String()+"&target_session_attrs=read-write")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if before := calls(t.Context(), s, 50); before.Failed() > 0 {
+		t.Fatal(before.Err)
+	}
+	result := make(chan load.Result)
+	go func() { result <- calls(t.Context(), s, 3000) }()
+	primary.Halt(localpg.Immediate)
+	if err := standby.Promote(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-result; r.Failed() > 0 {
+		t.Errorf("%s of %d calls failed: %v", r.ErrorCounts(), r.Calls, r.Err)
+	}
+	if after := calls(t.Context(), s, 50); after.Failed() > 0 {
+		t.Error(after.Err)
+	}
+}

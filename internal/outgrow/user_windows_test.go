@@ -1,0 +1,5 @@
+package outgrow
+
+import "os/exec"
+
+func asUser(*exec.Cmd, int, int) {}
