@@ -24,8 +24,9 @@ type Pool struct {
 	mu    sync.Mutex // protects the following for a few instructions: nobody waits, dials or hangs up under it
 	idle  []entry    // the last one returned is the first one lent; never more of them than of tokens in places
 	lent  []entry    // borrowed and not yet released
-	doubt time.Time  // a connection broke at this time: what was idle then is checked before it is lent
-	ended time.Time  // the server ended a connection at this time: what was open then is not lent again
+	doubt moment     // a connection broke at this time: what was idle then is checked before it is lent
+	ended moment     // the server ended a connection at this time: what was open then is not lent again
+	end   bool       // Close was called
 	dials int64
 	waits int64
 }
@@ -85,7 +86,7 @@ func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
 	last := p.idle[len(p.idle)-1]
 	p.idle = p.idle[:len(p.idle)-1]
 	p.lent = append(p.lent, last)
-	good, check := last.born.After(p.ended), time.Since(last.since) > trusted || !last.since.After(p.doubt)
+	good, check := last.born > p.ended, now()-last.since > trusted || last.since <= p.doubt
 	p.mu.Unlock()
 	if good && (!check || alive(ctx, last.conn)) {
 		return last.conn
@@ -117,7 +118,7 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 		if err == nil {
 			p.mu.Lock()
 			p.dials++
-			p.lent = append(p.lent, entry{conn: conn, born: time.Now()})
+			p.lent = append(p.lent, entry{conn: conn, born: now()})
 			p.mu.Unlock()
 			return conn, nil
 		}
@@ -143,8 +144,8 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 func (p *Pool) Release(conn *pgx.Conn) {
 	p.mu.Lock()
 	e := p.forget(conn)
-	e.since = time.Now()
-	keep := p.open.Err() == nil && e.born.After(p.ended) && reusable(conn)
+	e.since = now()
+	keep := !p.end && e.born > p.ended && reusable(conn)
 	switch {
 	case keep:
 		p.idle = append(p.idle, e)
@@ -164,6 +165,7 @@ func (p *Pool) Release(conn *pgx.Conn) {
 // to be closed by their Release. It never fails, and closing twice does nothing.
 func (p *Pool) Close() error {
 	p.mu.Lock()
+	p.end = true
 	p.close()
 	last := p.idle
 	p.idle = nil

@@ -213,8 +213,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 		e := &entrant{Name: c.name, About: c.about, Errors: make(map[string]int),
 			open:      func() (store, error) { return c.open(ctx, at, r.Pool) },
 			latencies: hdrhistogram.New(1, time.Hour.Microseconds(), 3)}
-		// One call before the race: who cannot answer at all does not start.
-		if err := e.turn(ctx, func(store) {}); err != nil {
+		if err := e.turn(ctx, 1, func(store) {}); err != nil { // who cannot answer at all does not start
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		r.Entrants = append(r.Entrants, e)
@@ -228,7 +227,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 			if n == 0 {
 				continue
 			}
-			if err := e.turn(ctx, func(s store) {
+			if err := e.turn(ctx, r.Workers, func(s store) {
 				e.add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
 					func(ctx context.Context) error { return ask(ctx, s) }))
 			}); err != nil {
@@ -248,15 +247,17 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 }
 
 // turn opens the contender's store for one turn, and closes it after that: the pools of those who wait would take the
-// places of a small server. One call comes before the turn, so that a pool begins with a connection.
-func (e *entrant) turn(ctx context.Context, run func(store)) error {
+// places of a small server. Each worker makes a call before the turn, so that a pool begins with its connections open.
+func (e *entrant) turn(ctx context.Context, workers int, run func(store)) error {
 	s, err := e.open()
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := ask(ctx, s); err != nil {
-		return err
+	warm := load.Run(ctx, load.Options{Calls: workers, Workers: workers, Name: dburl.Name},
+		func(ctx context.Context) error { return ask(ctx, s) })
+	if warm.Failed() == warm.Calls && warm.Calls > 0 {
+		return warm.Err
 	}
 	before := s.Opened()
 	run(s)
@@ -313,7 +314,7 @@ func (r *result) print(env *environment) {
 	fmt.Fprint(env.stdout, "\n\n")
 	base := r.base()
 	w := tabwriter.NewWriter(env.stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tcalls/s\tp50 ms\tp95 ms\tp99 ms\terrors\tconnections\ttimes no pool\t")
+	fmt.Fprintln(w, "\tcalls/s\tp50 ms\tp95 ms\tp99 ms\terrors\tnew connections\ttimes no pool\t")
 	for _, e := range r.Entrants {
 		times := "-"
 		if base > 0 {
