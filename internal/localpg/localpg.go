@@ -249,6 +249,9 @@ func (s *Server) URL(database string) string {
 // Port is where the server listens.
 func (s *Server) Port() int { return s.port }
 
+// Folder is where the server keeps its data and its log.
+func (s *Server) Folder() string { return s.folder }
+
 // Log is what the server has logged.
 func (s *Server) Log() string {
 	log, err := os.ReadFile(s.logFile())

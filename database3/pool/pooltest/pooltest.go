@@ -1,6 +1,7 @@
 // Package pooltest holds connection pools to the promises that a program relies on, each on a real PostgreSQL server and
 // under a real fault. Penny's pool keeps them all; others are run beside it, with each promise that they do not make
-// written down. A pool of your own needs an adapter of some thirty lines: see ExamplePool in this package's tests.
+// written down. A pool of your own needs an adapter of some thirty lines, such as those in this
+// package's tests.
 package pooltest
 
 import (

@@ -1,0 +1,83 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func name(err error) string { return err.Error() }
+
+func TestARunMakesAllItsCallsAndMeasuresThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls, most, now atomic.Int64
+		result := Run(t.Context(), Options{Calls: 100, Workers: 4, Name: name}, func(context.Context) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			defer now.Add(-1)
+			n := calls.Add(1)
+			time.Sleep(time.Duration(n) * time.Millisecond)
+			return nil
+		})
+		if result.Calls != 100 || result.Workers != 4 || most.Load() != 4 || result.Failed() != 0 || result.ErrorCounts() != "0" {
+			t.Errorf("%+v, %d at once", result, most.Load())
+		}
+		// The calls took 1 to 100 milliseconds.
+		for p, want := range map[float64]time.Duration{50: 50 * time.Millisecond, 95: 95 * time.Millisecond, 99: 99 * time.Millisecond} {
+			if got := result.Percentile(p); got < want-time.Millisecond || got > want+time.Millisecond {
+				t.Errorf("p%v is %v, want %v", p, got, want)
+			}
+		}
+		if rate := result.Rate(); rate < 70 || rate > 82 { // 5050 ms of calls, four at a time
+			t.Errorf("%v calls/s", rate)
+		}
+	})
+}
+
+func TestFailuresAreCountedByNameAndAreNoLatencies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls atomic.Int64
+		result := Run(t.Context(), Options{Calls: 10, Workers: 1, Name: name}, func(context.Context) error {
+			switch n := calls.Add(1); {
+			case n <= 3:
+				time.Sleep(time.Hour)
+				return errors.New("full")
+			case n == 4:
+				return errors.New("gone")
+			}
+			time.Sleep(time.Millisecond)
+			return nil
+		})
+		if got := result.ErrorCounts(); got != "3 full, 1 gone" || result.Failed() != 4 || result.Err.Error() != "full" {
+			t.Errorf("%s, %v", got, result.Err)
+		}
+		if result.Percentile(99) > 2*time.Millisecond {
+			t.Errorf("p99 is %v", result.Percentile(99))
+		}
+	})
+}
+
+func TestARunThatIsStoppedEndsAtOnceAlsoWhereACallIsDeaf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		deaf := make(chan struct{})
+		var calls atomic.Int64
+		start := time.Now()
+		result := Run(ctx, Options{Calls: 100, Workers: 2, Name: name}, func(context.Context) error {
+			if calls.Add(1) > 6 {
+				<-deaf
+				return nil
+			}
+			time.Sleep(time.Millisecond)
+			return nil
+		})
+		if took := time.Since(start); took > 2*time.Second || result.Calls != 6 || result.Failed() != 0 {
+			t.Errorf("after %v: %+v", took, result)
+		}
+		close(deaf)
+		synctest.Wait()
+	})
+}

@@ -1,0 +1,22 @@
+package localpg_test
+
+import (
+	"os"
+	"os/exec"
+	"os/user"
+	"testing"
+)
+
+func alive(pid int) bool {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return false
+	}
+	_ = p.Release()
+	return true
+}
+
+func asUser(t *testing.T, _ *exec.Cmd, _ *user.User) {
+	t.Helper()
+	t.Skip("not on Windows")
+}
