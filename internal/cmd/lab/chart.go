@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"image/color"
+	"io"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
@@ -15,9 +16,38 @@ var (
 	perCall = color.RGBA{R: 0xc8, G: 0x55, B: 0x3d, A: 0xff}
 )
 
-// draw draws the calls in a second of each contender as bars, fit for a slide. The kind of file is that of its name:
-// .svg, .png or .pdf. Who opens a connection for every call has another colour than who has a pool.
+// draw draws the chart into a file, whose kind is that of its name: .svg, .png or .pdf.
 func (r *result) draw(file string) error {
+	p, err := r.chart()
+	if err != nil {
+		return err
+	}
+	return p.Save(chartWidth, r.chartHeight(), file)
+}
+
+// write draws the chart as SVG.
+func (r *result) write(w io.Writer) error {
+	p, err := r.chart()
+	if err != nil {
+		return err
+	}
+	svg, err := p.WriterTo(chartWidth, r.chartHeight(), "svg")
+	if err != nil {
+		return err
+	}
+	_, err = svg.WriteTo(w)
+	return err
+}
+
+const chartWidth = 12 * vg.Inch
+
+func (r *result) chartHeight() vg.Length {
+	return vg.Length(len(r.Entrants))*0.75*vg.Inch + 1.8*vg.Inch
+}
+
+// chart shows the calls in a second of each contender as bars, fit for a slide. Who opens a connection for every call has
+// another colour than who has a pool.
+func (r *result) chart() (*plot.Plot, error) {
 	p := plot.New()
 	p.BackgroundColor = color.White
 	p.Title.Text = fmt.Sprintf("Calls a second: %d workers, pools of %d", r.Workers, r.Pool)
@@ -36,7 +66,7 @@ func (r *result) draw(file string) error {
 		ticks = append(ticks, e.Name)
 		bar, err := plotter.NewBarChart(plotter.Values{e.CallsPerSec}, 34)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		bar.Horizontal, bar.XMin, bar.LineStyle.Width = true, float64(i), 0
 		bar.Color = pooled
@@ -50,7 +80,7 @@ func (r *result) draw(file string) error {
 	}
 	numbers, err := plotter.NewLabels(labels)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range numbers.TextStyle {
 		numbers.TextStyle[i].Font.Size = 18
@@ -59,5 +89,5 @@ func (r *result) draw(file string) error {
 	p.Add(numbers)
 	p.NominalY(ticks...)
 	p.Y.Tick.Width, p.Y.Width = 0, 0
-	return p.Save(12*vg.Inch, vg.Length(len(r.Entrants))*0.75*vg.Inch+1.8*vg.Inch, file)
+	return p, nil
 }

@@ -31,8 +31,8 @@ const raceAbout = `Has the stages answer the same question side by side, on the 
 own), and shows what each took. Besides the four stages run three controls, so that between neighbours one thing changes
 at a time. The calls are made in rounds, each contender in turn, so that a busy computer wrongs nobody.`
 
-// rounds is into how many turns each contender's calls are cut.
-const rounds = 5
+// rounds is into how many turns each contender's calls are cut; a race that people watch has more, to keep moving.
+const rounds, watchedRounds = 5, 25
 
 // A store is what races.
 type store interface {
@@ -101,6 +101,9 @@ type result struct {
 	RTT      time.Duration `json:"-"`
 	RTTms    float64       `json:"rtt_ms"`
 	Entrants []*entrant    `json:"contenders"`
+
+	rounds int
+	turned func(context.Context) error // called after every turn, by the goroutine that runs the race
 }
 
 func runRace(ctx context.Context, env *environment, args []string) error {
@@ -112,6 +115,7 @@ func runRace(ctx context.Context, env *environment, args []string) error {
 	rtt := f.Duration("rtt", 0, "put a `DELAY` such as 30ms between the program and the server, for there and back")
 	svg := f.String("svg", "", "draw the chart into `FILE` too")
 	asJSON := f.Bool("json", false, "print the result as JSON")
+	web := f.Bool("web", false, "show the race live in a browser, on this computer alone")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -129,7 +133,10 @@ func runRace(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return wrong(f, "%v", err)
 	}
-	r := &result{Date: time.Now().Format(time.DateOnly), Calls: *calls, Workers: *workers, Pool: *size, RTT: *rtt,
+	if *web {
+		return runWeb(ctx, env)
+	}
+	r := &result{rounds: rounds, Date: time.Now().Format(time.DateOnly), Calls: *calls, Workers: *workers, Pool: *size, RTT: *rtt,
 		RTTms: float64(rtt.Microseconds()) / 1000}
 	if err := r.run(ctx, env, chosen); err != nil {
 		return err
@@ -219,8 +226,8 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 		r.Entrants = append(r.Entrants, e)
 	}
 	bar := progress(env, int64(r.Calls*len(r.Entrants)), "race")
-	for round := range rounds {
-		n := r.Calls/rounds + min(1, max(0, r.Calls%rounds-round))
+	for round := range r.rounds {
+		n := r.Calls/r.rounds + min(1, max(0, r.Calls%r.rounds-round))
 		for i := range r.Entrants {
 			// Each round begins with another contender: nobody always runs after the same neighbour.
 			e := r.Entrants[(i+round)%len(r.Entrants)]
@@ -237,12 +244,15 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 				_ = bar.Finish()
 				return ctx.Err()
 			}
+			e.sum()
+			if r.turned != nil {
+				if err := r.turned(ctx); err != nil {
+					return err
+				}
+			}
 		}
 	}
 	_ = bar.Finish()
-	for _, e := range r.Entrants {
-		e.finish()
-	}
 	return nil
 }
 
@@ -282,7 +292,8 @@ func (e *entrant) add(part load.Result) {
 	e.latencies.Merge(part.Latencies())
 }
 
-func (e *entrant) finish() {
+// sum works out the figures of all turns so far.
+func (e *entrant) sum() {
 	e.CallsPerSec = float64(e.succeeded) / max(e.elapsed.Seconds(), 1e-9)
 	percentile := func(p float64) float64 { return float64(e.latencies.ValueAtQuantile(p)) / 1000 }
 	e.P50, e.P95, e.P99 = percentile(50), percentile(95), percentile(99)
