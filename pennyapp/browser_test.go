@@ -14,6 +14,7 @@ import (
 
 // A visitor comes, searches by keyboard alone, reads, searches again, and is remembered.
 func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
+	t.Parallel()
 	ctx := browser.Start(t)
 	store, _ := sqliteStore(t)
 	base, _ := shop(t, store)
@@ -51,6 +52,7 @@ func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
 // Every page, on a phone and on a projector, in light and in dark, has nothing in it that axe-core finds fault with, and
 // nothing that makes a reader scroll sideways. PENNY_SCREENSHOTS names a folder to put pictures of them in.
 func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
+	t.Parallel()
 	ctx, axe := browser.Start(t), browser.Axe(t)
 	store, _ := sqliteStore(t)
 	base, _ := shop(t, store)

@@ -123,6 +123,7 @@ func (app *runningApp) stop(t *testing.T) {
 }
 
 func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM")
 	}

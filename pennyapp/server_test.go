@@ -257,6 +257,7 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 }
 
 func TestASlowClientIsHungUpOn(t *testing.T) {
+	t.Parallel()
 	store, _ := sqliteStore(t)
 	base, _ := shop(t, store)
 	conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
@@ -321,6 +322,7 @@ func TestADatabaseThatFailsIsAPageWithoutDetails(t *testing.T) {
 }
 
 func TestAStoreThatDoesNotHeedItsDeadlineIsGivenUpWithinTwoSeconds(t *testing.T) {
+	t.Parallel()
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	base, _ := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) {

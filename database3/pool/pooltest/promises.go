@@ -159,20 +159,20 @@ var promises = []struct {
 		relay.Swallow()
 		defer relay.Cut()                     // else a pool's Close waits for an answer, too
 		<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
-		return reads(ctx, p, 16, 1, 6*time.Second, "SELECT 1")
+		return reads(ctx, p, 16, 1, 4*time.Second, "SELECT 1")
 	}},
 	{"a process of the server that hangs holds up its own caller alone, and that one only until its deadline", func(ctx context.Context, t *trial) error {
 		url, _ := t.database()
 		p := t.pool(url, 2)
 		hung := make(chan error)
-		limit := 3 * time.Second
+		limit := 1500 * time.Millisecond
 		start := time.Now()
 		go func() { hung <- read(ctx, p, limit, "SELECT pg_sleep(0.5)") }()
 		pid := t.awaitQueries(url, 1)
 		if err := t.freeze(pid); err != nil {
 			return err
 		}
-		if err := reads(ctx, p, 4, 10, 2*time.Second, "SELECT 1"); err != nil {
+		if err := reads(ctx, p, 4, 10, time.Second, "SELECT 1"); err != nil {
 			return fmt.Errorf("the others: %w", err)
 		}
 		if err := <-hung; err == nil {
@@ -193,12 +193,12 @@ var promises = []struct {
 		p := t.pool(server.URL("postgres"), 8)
 		return under(ctx, p, ample, func() error { return server.Restart(ctx, localpg.Immediate) })
 	}},
-	{"a server that is gone for some seconds costs no read that has time", func(ctx context.Context, t *trial) error {
+	{"a server that is gone for a while costs no read that has time", func(ctx context.Context, t *trial) error {
 		server := t.bench.start(t.suite)
 		p := t.pool(server.URL("postgres"), 8)
 		return under(ctx, p, ample, func() error {
 			server.Halt(localpg.Fast)
-			<-time.After(2 * time.Second) // the outage
+			<-time.After(time.Second) // the outage
 			return server.Resume(ctx)
 		})
 	}},
@@ -326,8 +326,8 @@ var promises = []struct {
 				if i != -1 {
 					return fmt.Errorf("caller %d was served by a closed pool", i)
 				}
-			case <-time.After(5 * time.Second):
-				return errors.New("a caller still waits, five seconds after Close")
+			case <-time.After(2 * time.Second):
+				return errors.New("a caller still waits, two seconds after Close")
 			}
 		}
 		return nil
