@@ -149,6 +149,16 @@ var promises = []struct {
 		relay.Cut()
 		return <-result
 	}},
+	{"idle connections that the network cut cost no read at once", func(ctx context.Context, t *trial) error {
+		url, _ := t.database()
+		relay, relayed := t.relay(url)
+		p := t.pool(relayed, 8)
+		if err := fill(ctx, p, 8); err != nil {
+			return err
+		}
+		relay.Cut()
+		return read(ctx, p, ample, "SELECT 1")
+	}},
 	{"a network that forgets idle connections costs no read that has time", func(ctx context.Context, t *trial) error {
 		url, _ := t.database()
 		relay, relayed := t.relay(url)
@@ -157,8 +167,11 @@ var promises = []struct {
 			return err
 		}
 		relay.Swallow()
-		defer relay.Cut()                     // else a pool's Close waits for an answer, too
-		<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
+		defer relay.Cut()                                               // else a pool's Close waits for an answer, too
+		<-time.After(1100 * time.Millisecond)                           // as long as it takes until the pools take care
+		if err := read(ctx, p, 4*time.Second, "SELECT 1"); err != nil { // too short to find out about one after the other
+			return err
+		}
 		return reads(ctx, p, 16, 1, 4*time.Second, "SELECT 1")
 	}},
 	{"a process of the server that hangs holds up its own caller alone, and that one only until its deadline", func(ctx context.Context, t *trial) error {

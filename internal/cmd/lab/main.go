@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"example.com/penny/internal/dburl"
@@ -100,7 +101,8 @@ func help(w io.Writer) {
 func report(w io.Writer, name string, err error) {
 	var h *hinted
 	if errors.As(err, &h) {
-		fmt.Fprintf(w, "lab %s: %s\nhint: %s\n", name, dburl.Redact(err.Error(), os.Getenv(dburl.Variable)), h.hint)
+		says := strings.Join(strings.Fields(dburl.Redact(err.Error(), os.Getenv(dburl.Variable))), " ") // in one line
+		fmt.Fprintf(w, "lab %s: %s\nhint: %s\n", name, says, h.hint)
 		return
 	}
 	says, hint := dburl.Explain(err, os.Getenv(dburl.Variable))

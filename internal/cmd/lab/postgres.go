@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -28,6 +29,7 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "postgres", postgresAbout)
 	most := f.Int("max-connections", 100, "let in `N` connections at most; 20 is what a small hosted plan gives")
 	tls := f.Bool("tls", false, "refuse what is not encrypted, as hosted databases do")
+	fetch := f.Bool("download", false, "take a downloaded PostgreSQL though one is installed")
 	folder := f.String("data", "", "keep the data in `FOLDER` (default: penny/postgres in your cache folder, for root in /var/lib)")
 	if err := parse(f, args); err != nil {
 		return err
@@ -45,7 +47,7 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 			*folder = "/var/lib/penny/postgres"
 		}
 	}
-	bin, err := binaries(ctx, env)
+	bin, err := binaries(ctx, env, *fetch)
 	if err != nil {
 		return err
 	}
@@ -120,9 +122,9 @@ func pickPort(folder string) int {
 var download = os.Getenv("PENNY_POSTGRES_REPOSITORY")
 
 // binaries finds an installed PostgreSQL, or downloads one and keeps it for next time.
-func binaries(ctx context.Context, env *environment) (string, error) {
+func binaries(ctx context.Context, env *environment, fetch bool) (string, error) {
 	bin, err := localpg.FindBinaries()
-	if err == nil || !errors.Is(err, localpg.ErrNotInstalled) {
+	if !fetch && (err == nil || !errors.Is(err, localpg.ErrNotInstalled)) {
 		return bin, err
 	}
 	cache, err := os.UserCacheDir()
@@ -141,9 +143,10 @@ func downloaded(ctx context.Context, env *environment, folder string) (string, e
 	if os.Geteuid() == 0 {
 		return "", &hinted{localpg.ErrNotInstalled, "or run this as an ordinary user: then it is downloaded"}
 	}
-	fmt.Fprintln(env.stderr, "There is no PostgreSQL on this computer: downloading one, about 10 to 100 MB, once.")
-	bar := progress(env, -1, "PostgreSQL")
-	defer bar.Finish()
+	fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
+	before := http.DefaultTransport // the library asks the default client, and shows no progress
+	http.DefaultTransport = &watched{before, env}
+	defer func() { http.DefaultTransport = before }()
 	// The library unpacks only as part of a start: it starts a server once, on a port and in a folder of no importance.
 	scratch, err := os.MkdirTemp("", "penny-download-*")
 	if err != nil {
@@ -169,6 +172,21 @@ func downloaded(ctx context.Context, env *environment, folder string) (string, e
 		return "", fmt.Errorf("stop the downloaded PostgreSQL: %w", err)
 	}
 	return bin, ctx.Err()
+}
+
+// watched shows the progress of what is downloaded.
+type watched struct {
+	http.RoundTripper
+	env *environment
+}
+
+func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := w.RoundTripper.RoundTrip(r)
+	if err == nil && response.StatusCode == http.StatusOK {
+		reader := progressbar.NewReader(response.Body, progress(w.env, response.ContentLength, "PostgreSQL"))
+		response.Body = &reader
+	}
+	return response, err
 }
 
 func installHint() string {
