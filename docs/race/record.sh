@@ -25,3 +25,4 @@ about() {
 } > docs/race/million.txt
 "$lab/lab" load -yes
 { about go test -run '^$' -bench . -count 3 ./database3/pool; go test -run '^$' -bench . -count 3 ./database3/pool; } > docs/race/pool.txt
+{ about go test -run '^$' -bench . -count 3 ./pennyapp; go test -run '^$' -bench . -count 3 ./pennyapp; } > docs/race/pennyapp.txt
