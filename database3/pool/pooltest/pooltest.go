@@ -70,7 +70,7 @@ func Run(t *testing.T, s Subject) {
 			case err == nil && differs && !strings.HasPrefix(why, "sometimes"):
 				t.Errorf("the promise is kept, though it is written down as a difference: %s", why)
 			case err != nil:
-				t.Logf("a known difference: %s: %v", why, err)
+				t.Logf("%s: a known difference: %s: %v", t.Name(), why, err)
 			}
 		})
 	}
@@ -263,18 +263,24 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 var queueing sync.Mutex
 
 // queue has n callers wait for a connection, each after the one before it, while all connections are borrowed. It gives
-// back the channel on which each says its number when it is served.
-func queue(ctx context.Context, p Pool, n int) <-chan int {
+// back the channel on which each says its number when it is served. It fails where a caller need not wait.
+func queue(ctx context.Context, p Pool, n int) (<-chan int, error) {
 	queueing.Lock()
 	defer queueing.Unlock()
 	served := make(chan int, n)
 	for i := range n {
 		go waitInQueue(ctx, p, i, served)
-		for waiting() != i+1 && ctx.Err() == nil {
+		for waiting() != i+1 {
+			if len(served) > 0 {
+				return nil, errors.New("a caller was served though every connection was borrowed")
+			}
+			if ctx.Err() != nil {
+				return nil, fmt.Errorf("wait for %d callers to stand in the queue: %w", i+1, ctx.Err())
+			}
 			runtime.Gosched()
 		}
 	}
-	return served
+	return served, nil
 }
 
 // waitInQueue is a function of its own so that waiting can count the goroutines in it.

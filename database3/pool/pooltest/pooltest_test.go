@@ -15,10 +15,10 @@ import (
 	"example.com/penny/database3/pool/pooltest"
 )
 
-// TestMain lets the three pools be tested side by side however few processors there are: they mostly wait.
+// TestMain lets the four pools be tested side by side however few processors there are: they mostly wait.
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if err := flag.Set("test.parallel", "3"); err != nil {
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -72,6 +72,39 @@ func TestDatabaseSQLKeepsThePromisesThatItMakes(t *testing.T) {
 		"callers that are cancelled never make the server count more than max": "sometimes: it does not wait until the server has let go of a connection",
 		"a failed transaction that is given back spoils nobody's query":        "sometimes: the driver's reset decides",
 		"an open transaction that is given back spoils nobody's query":         "sometimes: the driver's reset decides",
+	}})
+}
+
+// A first pool, as many write it: a queue without a bound, into which every connection goes back.
+func TestAQueueOfConnectionsBreaksMostPromises(t *testing.T) {
+	t.Parallel()
+	const dead = "a dead connection goes back into the queue"
+	const unbounded = "nothing bounds the connections"
+	const dirty = "a connection goes back as it is"
+	const connects = "it connects once and reports the failure"
+	pooltest.Run(t, pooltest.Subject{New: newQueue, Differs: map[string]string{
+		"a herd on a cold pool opens no more than max connections":             unbounded,
+		"callers that are cancelled never make the server count more than max": "sometimes: " + unbounded,
+		"callers are served in the order in which they come":                   unbounded,
+		"a caller that stops waiting gets its error at once and leaves no gap": "sometimes: " + unbounded,
+		"a query that is cancelled costs the others nothing":                   dead,
+		"idle connections that were killed cost no read at once":               dead,
+		"idle connections that were killed cost no read two seconds later":     dead,
+		"a connection that is killed in the middle of a query costs no read":   dead,
+		"a network that is cut in the middle of a query costs no read":         dead,
+		"idle connections that the network cut cost no read at once":           dead,
+		"a network that forgets idle connections costs no read that has time":  dead,
+		"a server that restarts in order costs no read":                        dead,
+		"a server that crashes and starts again costs no read":                 dead,
+		"a server that is gone for a while costs no read that has time":        dead,
+		"two hundred callers on a server with twenty places lose no read":      unbounded,
+		"a server that others have filled costs no read that has time":         connects,
+		"a failover to the standby costs no read that has time":                dead,
+		"a failed transaction that is given back spoils nobody's query":        dirty,
+		"an open transaction that is given back spoils nobody's query":         dirty,
+		"unread rows that are given back spoil nobody's query":                 dirty,
+		"Close wakes who waits": unbounded,
+		"after Close nothing is lent, the server counts no connection, and no goroutine is left": "nobody closes the connections",
 	}})
 }
 
@@ -205,3 +238,42 @@ func (l sqlLoan) Rows(ctx context.Context, sql string) error {
 }
 
 func (l sqlLoan) Return() { l.conn.Close() }
+
+// queue is the pool of many a first project.
+type queue struct {
+	url   string
+	conns chan *pgx.Conn
+}
+
+func newQueue(url string, _ int) (pooltest.Pool, error) {
+	return &queue{url, make(chan *pgx.Conn, 10_000)}, nil
+}
+
+func (q *queue) take(ctx context.Context) (*pgx.Conn, error) {
+	select {
+	case conn := <-q.conns:
+		return conn, nil
+	default:
+		return pgx.Connect(ctx, q.url)
+	}
+}
+
+func (q *queue) Read(ctx context.Context, sql string) error {
+	conn, err := q.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { q.conns <- conn }()
+	_, err = conn.Exec(ctx, sql)
+	return err
+}
+
+func (q *queue) Borrow(ctx context.Context) (pooltest.Loan, error) {
+	conn, err := q.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return pgxLoan{conn, func() { q.conns <- conn }}, nil
+}
+
+func (q *queue) Close() {} // nobody thinks of it

@@ -84,8 +84,11 @@ var promises = []struct {
 		if err != nil {
 			return err
 		}
-		served := queue(ctx, p, 40)
+		served, err := queue(ctx, p, 40)
 		loan.Return()
+		if err != nil {
+			return err
+		}
 		var order []int
 		for range 40 {
 			order = append(order, <-served)
@@ -331,7 +334,10 @@ var promises = []struct {
 			return err
 		}
 		defer loan.Return()
-		served := queue(ctx, p, 5)
+		served, err := queue(ctx, p, 5)
+		if err != nil {
+			return err
+		}
 		go p.Close()
 		for range 5 {
 			select {
