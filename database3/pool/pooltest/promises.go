@@ -137,7 +137,7 @@ var promises = []struct {
 		p := t.pool(url, 4)
 		// Each read that is killed is tried once more, and then nobody kills it.
 		result := make(chan error)
-		go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(0.4)") }()
+		go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(1)") }()
 		t.awaitQueries(url, 4)
 		t.killAll(url)
 		return <-result
@@ -147,7 +147,7 @@ var promises = []struct {
 		relay, relayed := t.relay(url)
 		p := t.pool(relayed, 4)
 		result := make(chan error)
-		go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(0.4)") }()
+		go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(1)") }()
 		t.awaitQueries(url, 4)
 		relay.Cut()
 		return <-result
@@ -181,20 +181,20 @@ var promises = []struct {
 		url, _ := t.database()
 		p := t.pool(url, 2)
 		hung := make(chan error)
-		limit := 1500 * time.Millisecond
+		limit := 5 * time.Second
 		start := time.Now()
-		go func() { hung <- read(ctx, p, limit, "SELECT pg_sleep(0.5)") }()
+		go func() { hung <- read(ctx, p, limit, "SELECT pg_sleep(2)") }()
 		pid := t.awaitQueries(url, 1)
 		if err := t.freeze(pid); err != nil {
 			return err
 		}
-		if err := reads(ctx, p, 4, 10, time.Second, "SELECT 1"); err != nil {
+		if err := reads(ctx, p, 4, 10, 3*time.Second, "SELECT 1"); err != nil {
 			return fmt.Errorf("the others: %w", err)
 		}
 		if err := <-hung; err == nil {
 			return errors.New("the read on a hung process succeeded")
 		}
-		if took := time.Since(start); took > limit+2500*time.Millisecond {
+		if took := time.Since(start); took > limit+5*time.Second {
 			return fmt.Errorf("the read on a hung process came back after %v, its deadline was %v", took, limit)
 		}
 		return nil
