@@ -91,8 +91,8 @@ func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
 	if good && (!check || alive(ctx, last.conn)) {
 		return last.conn
 	}
-	// The one used last is dead, and so, in all likelihood, are those below it; to find out one by one could take longer
-	// than the caller has. A check that the caller itself cut short says nothing of them.
+	// The one used last is dead, and so, in all likelihood, are those below it: no other caller shall lose a second to find
+	// out. A check that the caller itself cut short says nothing of them.
 	p.mu.Lock()
 	p.forget(last.conn)
 	dead := []entry{last}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -156,10 +157,11 @@ func IsSQLite(address string) bool {
 // TLS and does without where the server has none, as psql and pgx do. It passes settings that it does not know on to
 // the server, which refuses them, so those that only other clients know are left out.
 func PQ(address string) (string, error) {
-	return forDriver(address, func(settings url.Values) {
+	return forDriver(address, func(u *url.URL, settings url.Values) {
 		if !settings.Has("sslmode") {
 			settings.Set("sslmode", "prefer")
 		}
+		spreadHosts(u, settings)
 		settings.Del("channel_binding")
 		settings.Del("default_query_exec_mode")
 		settings.Del("statement_cache_capacity")
@@ -167,14 +169,33 @@ func PQ(address string) (string, error) {
 	})
 }
 
+// spreadHosts moves several hosts, as in first:5432,second:5432, to where lib/pq finds them: it does not part a host of
+// several from its port.
+func spreadHosts(u *url.URL, settings url.Values) {
+	if !strings.Contains(u.Host, ",") {
+		return
+	}
+	var hosts, ports []string
+	for _, one := range strings.Split(u.Host, ",") {
+		host, port, err := net.SplitHostPort(one)
+		if err != nil {
+			host, port = one, "5432"
+		}
+		hosts, ports = append(hosts, host), append(ports, port)
+	}
+	u.Host = ""
+	settings.Set("host", strings.Join(hosts, ","))
+	settings.Set("port", strings.Join(ports, ","))
+}
+
 // PGX makes an address ready for github.com/jackc/pgx/v5, without the setting that only lib/pq knows.
 func PGX(address string) (string, error) {
-	return forDriver(address, func(settings url.Values) {
+	return forDriver(address, func(_ *url.URL, settings url.Values) {
 		settings.Del("binary_parameters")
 	})
 }
 
-func forDriver(address string, set func(url.Values)) (string, error) {
+func forDriver(address string, set func(*url.URL, url.Values)) (string, error) {
 	address, err := Clean(address)
 	if err != nil {
 		return "", err
@@ -190,7 +211,7 @@ func forDriver(address string, set func(url.Values)) (string, error) {
 	if !settings.Has("connect_timeout") {
 		settings.Set("connect_timeout", "5") // seconds; without it a host that swallows packets holds on for minutes
 	}
-	set(settings)
+	set(u, settings)
 	u.RawQuery = settings.Encode()
 	return u.String(), nil
 }

@@ -177,6 +177,13 @@ func TestEachDriverTakesItsAddress(t *testing.T) {
 			}
 		}
 	}
+	const two = "postgres://penny:secret@first:5432,second/penny?sslmode=disable"
+	if got, err := PQ(two); err != nil || got != "postgres://penny:secret@/penny?connect_timeout=5&host=first%2Csecond&port=5432%2C5432&sslmode=disable" {
+		t.Errorf("lib/pq gets %q for two hosts, %v", got, err)
+	}
+	if got, err := PGX(two); err != nil || !strings.Contains(got, "@first:5432,second/penny") {
+		t.Errorf("pgx gets %q for two hosts, %v", got, err)
+	}
 	for _, refuse := range []func(string) (string, error){PQ, PGX} {
 		if _, err := refuse("sqlite:///penny.sqlite"); !errors.Is(err, needsPostgres) {
 			t.Errorf("a PostgreSQL driver got SQLite's address: %v", err)

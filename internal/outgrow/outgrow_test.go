@@ -187,7 +187,6 @@ func TestAPromotedStandbyCostsDatabase3NoCall(t *testing.T) {
 	if err != nil {
 		t.Fatal("the address does not parse")
 	}
-	// Two hosts are two addresses to Penny's own check, so the driver's address is made here.
 	u.Host = fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", primary.Port(), standby.Port())
 	s, err := database3.Open(t.Context(), u.String()+"&target_session_attrs=read-write")
 	if err != nil {
@@ -206,7 +205,15 @@ func TestAPromotedStandbyCostsDatabase3NoCall(t *testing.T) {
 	if r := <-result; r.Failed() > 0 {
 		t.Errorf("%s of %d calls failed: %v", r.ErrorCounts(), r.Calls, r.Err)
 	}
-	if after := calls(t.Context(), s, 50); after.Failed() > 0 {
-		t.Error(after.Err)
+	// The others may lose the calls that were in the air, and then find the new server by the same address.
+	for name, open := range layers {
+		s, err := open(t.Context(), u.String()+"&target_session_attrs=read-write")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		if after := calls(t.Context(), s, 50); after.Failed() > 0 {
+			t.Errorf("%s, after the failover: %v", name, after.Err)
+		}
 	}
 }
