@@ -177,11 +177,11 @@ func TestEachDriverTakesItsAddress(t *testing.T) {
 			}
 		}
 	}
-	const two = "postgres://penny:secret@first:5432,second/penny?sslmode=disable"
-	if got, err := PQ(two); err != nil || got != "postgres://penny:secret@/penny?connect_timeout=5&host=first%2Csecond&port=5432%2C5432&sslmode=disable" {
+	const two = "postgres://penny:secret@first:5432,second:5433/penny?sslmode=disable"
+	if got, err := PQ(two); err != nil || got != "postgres://penny:secret@/penny?connect_timeout=5&host=first%2Csecond&port=5432%2C5433&sslmode=disable" {
 		t.Errorf("lib/pq gets %q for two hosts, %v", got, err)
 	}
-	if got, err := PGX(two); err != nil || !strings.Contains(got, "@first:5432,second/penny") {
+	if got, err := PGX(two); err != nil || !strings.Contains(got, "@first:5432,second:5433/penny") {
 		t.Errorf("pgx gets %q for two hosts, %v", got, err)
 	}
 	for _, refuse := range []func(string) (string, error){PQ, PGX} {
