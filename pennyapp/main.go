@@ -13,7 +13,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -98,7 +97,8 @@ var errLayer = errors.New("there is no such layer")
 // PostgreSQL that is down is no error: it may be up when the first visitor comes.
 func open(ctx context.Context, layer string) (Store, error) {
 	layer = "database" + strings.TrimPrefix(layer, "database")
-	if !slices.Contains([]string{"database1", "database2", "database3", "database4"}, layer) {
+	open, found := openers[layer]
+	if !found {
 		return nil, errLayer
 	}
 	url, err := dburl.Get()
@@ -108,24 +108,26 @@ func open(ctx context.Context, layer string) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch layer {
-	case "database1":
-		return opened(database1.Open(ctx, url))
-	case "database2":
-		return opened(database2.Open(ctx, url))
-	case "database3":
-		return opened(database3.Open(ctx, url))
-	default:
-		return opened(database4.Open(ctx, url))
-	}
+	return open(ctx, url)
 }
 
-// opened makes a layer's store a Store; a nil pointer in a Store would not be a nil Store.
-func opened[S Store](store S, err error) (Store, error) {
-	if err != nil {
-		return nil, err
+// openers open the layers.
+var openers = map[string]func(ctx context.Context, url string) (Store, error){
+	"database1": opener(database1.Open),
+	"database2": opener(database2.Open),
+	"database3": opener(database3.Open),
+	"database4": opener(database4.Open),
+}
+
+// opener makes a layer's Open one that opens a Store; a nil pointer in a Store would not be a nil Store.
+func opener[S Store](open func(context.Context, string) (S, error)) func(context.Context, string) (Store, error) {
+	return func(ctx context.Context, url string) (Store, error) {
+		store, err := open(ctx, url)
+		if err != nil {
+			return nil, err
+		}
+		return store, nil
 	}
-	return store, nil
 }
 
 // errPort is the error for a PORT that is none.

@@ -53,7 +53,7 @@ func recovered(a *app) http.Handler {
 				panic(p)
 			}
 			a.logger.Error("panic", "path", clean(r.URL.Path), "stack", string(debug.Stack()))
-			a.show(w, r, http.StatusInternalServerError, "error", page{Title: "The shop has made a mistake",
+			a.show(w, http.StatusInternalServerError, "error", page{Title: "The shop has made a mistake",
 				Message: "It is not your fault. Please try again later."})
 		}()
 		a.ServeHTTP(w, r)

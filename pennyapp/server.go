@@ -69,24 +69,29 @@ func newApp(store Store, logger *slog.Logger) *app {
 
 // ServeHTTP finds the handler for a request, and answers in the app's own pages where there is none.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if _, pattern := a.mux.Handler(r); pattern != "" && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
-		a.mux.ServeHTTP(w, r)
-		return
+	asGet := r
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if !reads {
+		asGet = r.Clone(r.Context())
+		asGet.Method = http.MethodGet
 	}
-	asGet := r.Clone(r.Context())
-	asGet.Method = http.MethodGet
-	if _, pattern := a.mux.Handler(asGet); pattern != "" && r.Method != http.MethodGet && r.Method != http.MethodHead {
+	handler, pattern := a.mux.Handler(asGet)
+	switch {
+	case pattern != "" && reads:
+		handler.ServeHTTP(w, r)
+		return
+	case pattern != "":
 		w.Header().Set("Allow", "GET, HEAD")
-		a.show(w, r, http.StatusMethodNotAllowed, "error", page{Title: "This page can only be read",
+		a.show(w, http.StatusMethodNotAllowed, "error", page{Title: "This page can only be read",
 			Message: "Your browser tried to send something here. There is nothing to send: the shop only answers questions."})
 		return
 	}
-	a.show(w, r, http.StatusNotFound, "error", page{Title: "There is no such page",
+	a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
 		Message: "The address may be misspelt, or the page may have gone."})
 }
 
 func (a *app) index(w http.ResponseWriter, r *http.Request) {
-	a.show(w, r, http.StatusOK, "index", page{Title: "Welcome"})
+	a.show(w, http.StatusOK, "index", page{Title: "Welcome"})
 }
 
 func (a *app) searchForm(w http.ResponseWriter, r *http.Request) {
@@ -95,7 +100,7 @@ func (a *app) searchForm(w http.ResponseWriter, r *http.Request) {
 
 // form shows the search form, with the author of the last search in this browser.
 func (a *app) form(w http.ResponseWriter, r *http.Request, status int, message string) {
-	a.show(w, r, status, "searchform", page{Title: "Search", Message: message, Author: previousAuthor(r)})
+	a.show(w, status, "searchform", page{Title: "Search", Message: message, Author: previousAuthor(r)})
 }
 
 func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
@@ -113,7 +118,7 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 	case len(author) > maxAuthor:
 		a.form(w, r, http.StatusBadRequest, "That name is too long. The beginning of it will do.")
 		return
-	case !utf8.ValidString(author) || strings.ContainsFunc(author, unicode.IsControl):
+	case !isText(author):
 		a.form(w, r, http.StatusBadRequest, "That name has characters in it that no author has. Please type it again.")
 		return
 	}
@@ -125,7 +130,7 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: url.QueryEscape(author), Path: "/", MaxAge: cookieDays * 24 * 60 * 60,
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: overTLS(r)})
 	more := len(books) > shown
-	a.show(w, r, http.StatusOK, "searchresults", page{Title: "Books", Author: author, Books: books[:min(len(books), shown)], More: more})
+	a.show(w, http.StatusOK, "searchresults", page{Title: "Books", Author: author, Books: books[:min(len(books), shown)], More: more})
 }
 
 // find asks the store and, where the connection broke or the server was full, once more: asking changes nothing. Both
@@ -173,11 +178,8 @@ func worthAsking(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil {
 		return false
 	}
-	switch dburl.Name(err) {
-	case "connection lost", "no server", "server full", "server starting", "locked":
-		return true
-	}
-	return false
+	cause := dburl.Find(err)
+	return cause != nil && cause.Passes
 }
 
 // A panicError is a panic in the store, taken over to the request's own goroutine.
@@ -198,7 +200,7 @@ func (a *app) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	says, _ := dburl.Explain(err, address)
 	a.logger.Error("the database does not answer", "cause", dburl.Name(err), "error", clean(says))
 	w.Header().Set("Retry-After", "5")
-	a.show(w, r, http.StatusServiceUnavailable, "error", page{Title: "The books are out of reach",
+	a.show(w, http.StatusServiceUnavailable, "error", page{Title: "The books are out of reach",
 		Message: "The shop cannot look into its shelves at the moment. Please try again in a few seconds."})
 }
 
@@ -210,7 +212,7 @@ func (a *app) health(w http.ResponseWriter, r *http.Request) {
 }
 
 // show renders a template whole before it sends a byte, so that a page is either right or an error.
-func (a *app) show(w http.ResponseWriter, r *http.Request, status int, name string, p page) {
+func (a *app) show(w http.ResponseWriter, status int, name string, p page) {
 	p.Now = a.now()
 	var body bytes.Buffer
 	if err := pages.ExecuteTemplate(&body, name+".html", p); err != nil {
@@ -238,6 +240,11 @@ func (p page) Greeting() string {
 	}
 }
 
+// isText tells whether a name is text that a person could have typed.
+func isText(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+}
+
 // previousAuthor is the author in the visitor's cookie, if it is one that the app can have put there.
 func previousAuthor(r *http.Request) string {
 	cookie, err := r.Cookie(cookieName)
@@ -245,7 +252,7 @@ func previousAuthor(r *http.Request) string {
 		return ""
 	}
 	author, err := url.QueryUnescape(cookie.Value)
-	if err != nil || len(author) > maxAuthor || !utf8.ValidString(author) || strings.ContainsFunc(author, unicode.IsControl) {
+	if err != nil || len(author) > maxAuthor || !isText(author) {
 		return ""
 	}
 	return author

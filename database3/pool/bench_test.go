@@ -37,13 +37,7 @@ func scan(rows pgx.Rows, err error) error {
 		return err
 	}
 	defer rows.Close()
-	for rows.Next() {
-		var isbn, author, title string
-		if err := rows.Scan(&isbn, &author, &title); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
+	return readAll(rows)
 }
 
 func scanSQL(rows *sql.Rows, err error) error {
@@ -51,6 +45,14 @@ func scanSQL(rows *sql.Rows, err error) error {
 		return err
 	}
 	defer rows.Close()
+	return readAll(rows)
+}
+
+func readAll(rows interface {
+	Next() bool
+	Scan(into ...any) error
+	Err() error
+}) error {
 	for rows.Next() {
 		var isbn, author, title string
 		if err := rows.Scan(&isbn, &author, &title); err != nil {

@@ -23,6 +23,8 @@ type Cause struct {
 	Why  string // how it comes about
 	Hint string // how to mend it
 
+	Passes bool // it may go by itself within moments: a question that changes nothing is worth asking again
+
 	matches func(error) bool
 }
 
@@ -194,8 +196,9 @@ var Causes = []*Cause{
 		matches: sqlState("42501"),
 	},
 	{
-		Name: "server full",
-		Says: "the server at {server} is full: it lends no more connections",
+		Name:   "server full",
+		Passes: true,
+		Says:   "the server at {server} is full: it lends no more connections",
 		Why: "Every server has a limit, and small hosted plans have 20, three of them kept for the administrator. " +
 			"A program that opens a connection for every call, or several programs with a pool each, use them up.",
 		Hint: "close other programs, or hold fewer connections: that is what the pool of database3 is for, and its -pool flag",
@@ -203,10 +206,11 @@ var Causes = []*Cause{
 		matches: sqlState("53300"),
 	},
 	{
-		Name: "server starting",
-		Says: "the server at {server} is starting or stopping",
-		Why:  "A server that restarts refuses connections for some seconds and ends those that it had.",
-		Hint: "try again in a few seconds",
+		Name:   "server starting",
+		Passes: true,
+		Says:   "the server at {server} is starting or stopping",
+		Why:    "A server that restarts refuses connections for some seconds and ends those that it had.",
+		Hint:   "try again in a few seconds",
 
 		matches: sqlState("57P01", "57P02", "57P03"),
 	},
@@ -254,8 +258,9 @@ var Causes = []*Cause{
 		},
 	},
 	{
-		Name: "no server",
-		Says: "no server answers at {server}",
+		Name:   "no server",
+		Passes: true,
+		Says:   "no server answers at {server}",
 		Why: "The computer is there, but nothing listens at that port: PostgreSQL is not running, or it runs at another " +
 			"port or on another computer.",
 		Hint: "start PostgreSQL (go tool lab postgres does it), or mend the host and the port in DATABASE_URL",
@@ -282,6 +287,7 @@ var Causes = []*Cause{
 	},
 	{
 		Name:    "locked",
+		Passes:  true,
 		Says:    "the SQLite file {file} is locked by another program",
 		Why:     "SQLite lets one program write at a time, and locks the whole file for it. Penny waits for five seconds.",
 		Hint:    "close the other program, such as an open sqlite3 session with a transaction, and try again",
@@ -316,10 +322,11 @@ var Causes = []*Cause{
 		},
 	},
 	{
-		Name: "connection lost",
-		Says: "the connection to {server} broke",
-		Why:  "The server stopped, ended the connection, or the network between failed, in the middle of a call.",
-		Hint: "try again; if it goes on, check that what listens at that port is PostgreSQL",
+		Name:   "connection lost",
+		Passes: true,
+		Says:   "the connection to {server} broke",
+		Why:    "The server stopped, ended the connection, or the network between failed, in the middle of a call.",
+		Hint:   "try again; if it goes on, check that what listens at that port is PostgreSQL",
 		matches: func(err error) bool {
 			return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn) ||
 				errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||

@@ -4,11 +4,11 @@ package demo
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -47,15 +47,11 @@ type Store interface {
 
 // Parse reads the flags of the program from the command line. Wrong usage ends the program with status 2.
 func Parse(program string) *Flags {
-	return parse(program, 0)
+	return ParsePool(program, 0)
 }
 
 // ParsePool is Parse for a program that has a pool of size connections where -pool does not say otherwise.
 func ParsePool(program string, size int) *Flags {
-	return parse(program, size)
-}
-
-func parse(program string, size int) *Flags {
 	f := &Flags{program: program}
 	flags := flag.NewFlagSet(program, flag.ExitOnError)
 	flags.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in capitals or not")
@@ -187,13 +183,10 @@ func (f *Flags) Exit(err error, address string) {
 	}
 	says, hint := dburl.Explain(err, address)
 	var failed *failedCalls
-	if f, ok := err.(*failedCalls); ok {
-		failed = f
-	}
-	if failed != nil {
+	if errors.As(err, &failed) {
 		says = fmt.Sprintf("%d of %s failed: %s", failed.Failed(), count(failed.Calls, "call"), says)
 	}
-	fmt.Fprintf(os.Stderr, "%s: %s\n", f.program, strings.TrimSpace(says))
+	fmt.Fprintf(os.Stderr, "%s: %s\n", f.program, says)
 	if hint != "" {
 		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
 	}

@@ -119,6 +119,23 @@ func newHistogram() *hdrhistogram.Histogram {
 	return hdrhistogram.New(1, time.Hour.Microseconds(), 3)
 }
 
+// Add adds what another run measured: its calls, its time and its failures. r may be the zero Result.
+func (r *Result) Add(part Result) {
+	r.Calls += part.Calls
+	r.Workers = part.Workers
+	r.Elapsed += part.Elapsed
+	if r.latencies == nil {
+		r.latencies, r.Errors = newHistogram(), make(map[string]int)
+	}
+	r.latencies.Merge(part.latencies)
+	for name, count := range part.Errors {
+		r.Errors[name] += count
+	}
+	if r.Err == nil {
+		r.Err = part.Err
+	}
+}
+
 // Failed is how many calls failed.
 func (r Result) Failed() int {
 	failed := 0
@@ -140,9 +157,6 @@ func (r Result) Rate() float64 {
 func (r Result) Percentile(p float64) time.Duration {
 	return time.Duration(r.latencies.ValueAtQuantile(p)) * time.Microsecond
 }
-
-// Latencies are the latencies of the calls that succeeded, in microseconds.
-func (r Result) Latencies() *hdrhistogram.Histogram { return r.latencies }
 
 // ErrorCounts says how many calls failed of which kind, the most frequent first: "23 server full, 1 no answer".
 func (r Result) ErrorCounts() string {

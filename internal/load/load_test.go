@@ -81,3 +81,25 @@ func TestARunThatIsStoppedEndsAtOnceAlsoWhereACallIsDeaf(t *testing.T) {
 		synctest.Wait()
 	})
 }
+
+func TestTheResultsOfTwoRunsAddUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := errors.New("full")
+		run := func(took time.Duration, err error) Result {
+			return Run(t.Context(), Options{Calls: 10, Workers: 2, Name: name}, func(context.Context) error {
+				time.Sleep(took)
+				return err
+			})
+		}
+		var total Result
+		for _, part := range []Result{run(time.Millisecond, nil), run(3*time.Millisecond, nil), run(time.Millisecond, full)} {
+			total.Add(part)
+		}
+		if total.Calls != 30 || total.Workers != 2 || total.Elapsed != 25*time.Millisecond || total.ErrorCounts() != "10 full" || total.Err != full {
+			t.Errorf("%+v", total)
+		}
+		if p50, p99 := total.Percentile(50), total.Percentile(99); p50 > 2*time.Millisecond || p99 < 2*time.Millisecond {
+			t.Errorf("p50 is %v, p99 %v", p50, p99)
+		}
+	})
+}

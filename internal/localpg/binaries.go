@@ -13,9 +13,10 @@ import (
 )
 
 // ErrNotInstalled is what FindBinaries finds where there is no PostgreSQL; it says how to get one.
-var ErrNotInstalled = errors.New("no PostgreSQL is installed on this computer: " + howToInstall())
+var ErrNotInstalled = errors.New("no PostgreSQL is installed on this computer: " + HowToInstall())
 
-func howToInstall() string {
+// HowToInstall is the command, or the page, that installs PostgreSQL on this system.
+func HowToInstall() string {
 	switch runtime.GOOS {
 	case "darwin":
 		return "brew install postgresql"
@@ -55,19 +56,20 @@ func FindBinaries() (string, error) {
 	}
 	slices.SortStableFunc(folders, func(a, b string) int { return cmp.Compare(number(b), number(a)) })
 	for _, folder := range folders {
-		if complete(folder) {
+		if Complete(folder) {
 			return folder, nil
 		}
 	}
 	if postgres, err := exec.LookPath("postgres"); err == nil {
-		if postgres, err = filepath.EvalSymlinks(postgres); err == nil && complete(filepath.Dir(postgres)) {
+		if postgres, err = filepath.EvalSymlinks(postgres); err == nil && Complete(filepath.Dir(postgres)) {
 			return filepath.Dir(postgres), nil
 		}
 	}
 	return "", ErrNotInstalled
 }
 
-func complete(folder string) bool {
+// Complete tells whether folder has the programs that Start needs.
+func Complete(folder string) bool {
 	for _, program := range []string{"initdb", "postgres"} {
 		if _, err := os.Stat(filepath.Join(folder, executable(program))); err != nil {
 			return false

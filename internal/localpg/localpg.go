@@ -67,17 +67,14 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	s := &Server{options: o, folder: o.DataDir}
 	if s.folder == "" {
 		// Not a test's own folder: that stands below folders which the server's user may not enter.
-		if s.folder, err = os.MkdirTemp("", prefix); err != nil {
-			return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
+		if s.folder, err = temporary(); err != nil {
+			return nil, err
 		}
 		defer func() {
 			if err != nil {
 				os.RemoveAll(s.folder)
 			}
 		}()
-		if err := os.WriteFile(filepath.Join(s.folder, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-			return nil, err
-		}
 	} else if err := os.MkdirAll(s.folder, 0o755); err != nil {
 		return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
 	} else if err := os.Chmod(s.folder, 0o700); err != nil {
@@ -170,7 +167,7 @@ func (s *Server) launch(ctx context.Context) error {
 	for tries := 5; ; tries-- {
 		if s.port == 0 {
 			if s.port = s.options.Port; s.port == 0 {
-				port, err := freePort()
+				port, err := FreePort()
 				if err != nil {
 					return err
 				}
@@ -217,7 +214,7 @@ func (s *Server) tryLaunch(ctx context.Context) error {
 		case <-p.done:
 			return fmt.Errorf("postgres ended at once: %s", lastLine([]byte(s.Log())))
 		case <-ctx.Done():
-			s.halt(Immediate)
+			s.Halt(Immediate)
 			return fmt.Errorf("wait for postgres: %w: %w", ctx.Err(), err)
 		}
 	}
@@ -261,7 +258,7 @@ func (s *Server) Log() string {
 	return string(log)
 }
 
-// PID is the process of the server, which Suspend and the like act upon; 0 while it is stopped.
+// PID is the process of the server, which a test may send signals to; 0 while it is stopped.
 func (s *Server) PID() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,9 +281,7 @@ func (s *Server) Done() <-chan struct{} {
 }
 
 // Halt stops the server and keeps its data, so that Resume can start it again. Halting what is stopped does nothing.
-func (s *Server) Halt(mode Mode) { s.halt(mode) }
-
-func (s *Server) halt(mode Mode) {
+func (s *Server) Halt(mode Mode) {
 	s.mu.Lock()
 	p := s.process
 	s.process = nil
@@ -301,13 +296,13 @@ func (s *Server) Resume(ctx context.Context) error { return s.launch(ctx) }
 
 // Restart is Halt and Resume.
 func (s *Server) Restart(ctx context.Context, mode Mode) error {
-	s.halt(mode)
+	s.Halt(mode)
 	return s.launch(ctx)
 }
 
 // Stop stops the server and removes its folder where that is temporary.
 func (s *Server) Stop() error {
-	s.halt(Fast)
+	s.Halt(Fast)
 	if s.options.DataDir != "" {
 		return nil
 	}
@@ -316,7 +311,7 @@ func (s *Server) Stop() error {
 
 // Standby starts a second server that follows this one and can take its place; Promote makes it do so.
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
-	folder, err := os.MkdirTemp("", prefix)
+	folder, err := temporary()
 	if err != nil {
 		return nil, err
 	}
@@ -325,9 +320,6 @@ func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
 			os.RemoveAll(folder)
 		}
 	}()
-	if err := os.WriteFile(filepath.Join(folder, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-		return nil, err
-	}
 	if err := giveAway(folder); err != nil {
 		return nil, err
 	}
@@ -351,13 +343,27 @@ func (s *Server) Promote(ctx context.Context) error {
 	return nil
 }
 
-func freePort() (int, error) {
+// FreePort is a port of 127.0.0.1 at which nothing listens now.
+func FreePort() (int, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, fmt.Errorf("find a free port: %w", err)
 	}
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port, nil
+}
+
+// temporary makes a folder that says whose it is, for sweep.
+func temporary() (string, error) {
+	folder, err := os.MkdirTemp("", prefix)
+	if err != nil {
+		return "", fmt.Errorf("make a folder for PostgreSQL: %w", err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
+		os.RemoveAll(folder)
+		return "", err
+	}
+	return folder, nil
 }
 
 // sweep removes the temporary folders of processes that were killed before they could.

@@ -62,7 +62,7 @@ func Run(t *testing.T, s Subject) {
 		t.Run(promise.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			err := promise.keep(ctx, &trial{T: t, new: s.New, bench: bench, suite: t})
+			err := promise.keep(ctx, &trial{T: t, new: s.New, bench: bench})
 			why, differs := s.Differs[promise.name]
 			switch {
 			case err != nil && !differs:
@@ -120,7 +120,6 @@ func (b *bench) stop(t *testing.T) {
 // A trial is one promise under test.
 type trial struct {
 	*testing.T
-	suite *testing.T
 	new   func(url string, max int) (Pool, error)
 	bench *bench
 }

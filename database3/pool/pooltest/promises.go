@@ -201,17 +201,17 @@ var promises = []struct {
 		return nil
 	}},
 	{"a server that restarts in order costs no read", func(ctx context.Context, t *trial) error {
-		server := t.bench.start(t.suite)
+		server := t.bench.start(t.T)
 		p := t.pool(server.URL("postgres"), 8)
 		return under(ctx, p, ample, func() error { return server.Restart(ctx, localpg.Fast) })
 	}},
 	{"a server that crashes and starts again costs no read", func(ctx context.Context, t *trial) error {
-		server := t.bench.start(t.suite)
+		server := t.bench.start(t.T)
 		p := t.pool(server.URL("postgres"), 8)
 		return under(ctx, p, ample, func() error { return server.Restart(ctx, localpg.Immediate) })
 	}},
 	{"a server that is gone for a while costs no read that has time", func(ctx context.Context, t *trial) error {
-		server := t.bench.start(t.suite)
+		server := t.bench.start(t.T)
 		p := t.pool(server.URL("postgres"), 8)
 		return under(ctx, p, ample, func() error {
 			server.Halt(localpg.Fast)
@@ -220,7 +220,7 @@ var promises = []struct {
 		})
 	}},
 	{"two hundred callers on a server with twenty places lose no read", func(ctx context.Context, t *trial) error {
-		server := t.bench.start(t.suite)
+		server := t.bench.start(t.T)
 		p := t.pool(server.URL("postgres"), 10)
 		return reads(ctx, p, 200, 3, ample, "SELECT 1")
 	}},

@@ -11,12 +11,15 @@ import (
 	"example.com/penny/internal/dburl"
 )
 
+// rows are pgx's or database/sql's.
+type rows interface {
+	Next() bool
+	Scan(into ...any) error
+	Err() error
+}
+
 // read reads the books to the end, as the stages do.
-func read(rows pgx.Rows, err error) error {
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
+func read(rows rows) error {
 	for rows.Next() {
 		var isbn, author, title string
 		if err := rows.Scan(&isbn, &author, &title); err != nil {
@@ -41,7 +44,12 @@ func openPgxPerCall(_ context.Context, address string, _ int) (store, error) {
 			}
 			defer conn.Close(ctx)
 			opened.Add(1)
-			return read(conn.Query(ctx, byAuthor, pattern, limit))
+			rows, err := conn.Query(ctx, byAuthor, pattern, limit)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			return read(rows)
 		},
 		opened: opened.Load,
 		close:  func() error { return nil },
@@ -65,7 +73,12 @@ func openPgxpool(ctx context.Context, address string, size int) (store, error) {
 	}
 	return &control{
 		ask: func(ctx context.Context, pattern string, limit int) error {
-			return read(pool.Query(ctx, byAuthor, pattern, limit))
+			rows, err := pool.Query(ctx, byAuthor, pattern, limit)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			return read(rows)
 		},
 		opened: func() int64 { return pool.Stat().NewConnsCount() },
 		close:  func() error { pool.Close(); return nil },
@@ -91,13 +104,7 @@ func openSQL(_ context.Context, address string, size int) (store, error) {
 				return err
 			}
 			defer rows.Close()
-			for rows.Next() {
-				var isbn, author, title string
-				if err := rows.Scan(&isbn, &author, &title); err != nil {
-					return err
-				}
-			}
-			return rows.Err()
+			return read(rows)
 		},
 		opened: func() int64 {
 			s := db.Stats()

@@ -9,9 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
-	"strings"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
 	"github.com/schollz/progressbar/v3"
@@ -137,7 +135,7 @@ func binaries(ctx context.Context, env *environment, fetch bool) (string, error)
 // downloaded is the folder with the programs that were downloaded into folder, now or before.
 func downloaded(ctx context.Context, env *environment, folder string) (string, error) {
 	bin := filepath.Join(folder, "bin")
-	if _, err := os.Stat(filepath.Join(bin, "postgres"+exe())); err == nil {
+	if localpg.Complete(bin) {
 		return bin, nil
 	}
 	if os.Geteuid() == 0 {
@@ -153,11 +151,11 @@ func downloaded(ctx context.Context, env *environment, folder string) (string, e
 		return "", err
 	}
 	defer os.RemoveAll(scratch)
-	port, err := freePort()
+	port, err := localpg.FreePort()
 	if err != nil {
 		return "", err
 	}
-	config := embedded.DefaultConfig().Port(port).BinariesPath(folder).CachePath(scratch).RuntimePath(filepath.Join(scratch, "run")).
+	config := embedded.DefaultConfig().Port(uint32(port)).BinariesPath(folder).CachePath(scratch).RuntimePath(filepath.Join(scratch, "run")).
 		DataPath(filepath.Join(scratch, "data")).Logger(io.Discard).
 		StartParameters(map[string]string{"unix_socket_directories": scratch})
 	if download != "" {
@@ -166,7 +164,7 @@ func downloaded(ctx context.Context, env *environment, folder string) (string, e
 	server := embedded.NewDatabase(config)
 	if err := server.Start(); err != nil {
 		os.RemoveAll(folder)
-		return "", &hinted{fmt.Errorf("download PostgreSQL: %w", err), "without a network, install it: " + installHint()}
+		return "", &hinted{fmt.Errorf("download PostgreSQL: %w", err), "without a network, install it: " + localpg.HowToInstall()}
 	}
 	if err := server.Stop(); err != nil {
 		return "", fmt.Errorf("stop the downloaded PostgreSQL: %w", err)
@@ -187,25 +185,4 @@ func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
 		response.Body = &reader
 	}
 	return response, err
-}
-
-func installHint() string {
-	_, hint, _ := strings.Cut(localpg.ErrNotInstalled.Error(), ": ")
-	return hint
-}
-
-func exe() string {
-	if runtime.GOOS == "windows" {
-		return ".exe"
-	}
-	return ""
-}
-
-func freePort() (uint32, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer listener.Close()
-	return uint32(listener.Addr().(*net.TCPAddr).Port), nil
 }

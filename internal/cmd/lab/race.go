@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -14,8 +15,6 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"example.com/penny"
 	database1 "example.com/penny/database1/books"
@@ -87,9 +86,8 @@ type entrant struct {
 	Opened      int64          `json:"connections_opened"`
 
 	open      func() (store, error)
-	elapsed   time.Duration
+	total     load.Result // of all turns so far
 	succeeded int
-	latencies *hdrhistogram.Histogram
 }
 
 // A result is a race.
@@ -217,9 +215,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 		if c.sqlite {
 			at = file
 		}
-		e := &entrant{Name: c.name, About: c.about, Errors: make(map[string]int),
-			open:      func() (store, error) { return c.open(ctx, at, r.Pool) },
-			latencies: hdrhistogram.New(1, time.Hour.Microseconds(), 3)}
+		e := &entrant{Name: c.name, About: c.about, open: func() (store, error) { return c.open(ctx, at, r.Pool) }}
 		if err := e.turn(ctx, 1, func(store) {}); err != nil { // who cannot answer at all does not start
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -235,7 +231,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 				continue
 			}
 			if err := e.turn(ctx, r.Workers, func(s store) {
-				e.add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
+				e.total.Add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
 					func(ctx context.Context) error { return ask(ctx, s) }))
 			}); err != nil {
 				return fmt.Errorf("%s: %w", e.Name, err)
@@ -282,20 +278,11 @@ func ask(ctx context.Context, s store) error {
 	return err
 }
 
-func (e *entrant) add(part load.Result) {
-	e.Calls += part.Calls
-	e.elapsed += part.Elapsed
-	e.succeeded += part.Calls - part.Failed()
-	for name, count := range part.Errors {
-		e.Errors[name] += count
-	}
-	e.latencies.Merge(part.Latencies())
-}
-
 // sum works out the figures of all turns so far.
 func (e *entrant) sum() {
-	e.CallsPerSec = float64(e.succeeded) / max(e.elapsed.Seconds(), 1e-9)
-	percentile := func(p float64) float64 { return float64(e.latencies.ValueAtQuantile(p)) / 1000 }
+	e.Calls, e.Errors, e.succeeded = e.total.Calls, maps.Clone(e.total.Errors), e.total.Calls-e.total.Failed()
+	e.CallsPerSec = e.total.Rate()
+	percentile := func(p float64) float64 { return float64(e.total.Percentile(p).Microseconds()) / 1000 }
 	e.P50, e.P95, e.P99 = percentile(50), percentile(95), percentile(99)
 }
 
@@ -332,7 +319,7 @@ func (r *result) print(env *environment) {
 			times = fmt.Sprintf("%.1f", e.CallsPerSec/base)
 		}
 		fmt.Fprintf(w, "%s\t%.0f\t%.2f\t%.2f\t%.2f\t%s\t%d\t%s\t\n", e.Name, e.CallsPerSec, e.P50, e.P95, e.P99,
-			load.Result{Errors: e.Errors}.ErrorCounts(), e.Opened, times)
+			e.total.ErrorCounts(), e.Opened, times)
 	}
 	w.Flush()
 	fmt.Fprintln(env.stdout, "\ncalls/s")

@@ -37,7 +37,6 @@ type snapshot struct {
 
 // A webRace is the race that the page shows. One runs at a time.
 type webRace struct {
-	env    *environment
 	host   string // where the page is served: 127.0.0.1 and the port
 	secret string // in the page, and in each request that changes something
 
@@ -58,7 +57,7 @@ func runWeb(ctx context.Context, env *environment) error {
 	if err != nil {
 		return err
 	}
-	w := &webRace{env: env, host: listener.Addr().String(), secret: rand.Text(), now: snapshot{State: "ready"},
+	w := &webRace{host: listener.Addr().String(), secret: rand.Text(), now: snapshot{State: "ready"},
 		watchers: make(map[chan []byte]bool), done: closedChannel()}
 	server := &http.Server{Handler: w.handler(), ReadHeaderTimeout: 5 * time.Second,
 		BaseContext: func(net.Listener) context.Context { return ctx }}
@@ -212,11 +211,7 @@ func (r *result) copy() *result {
 	c.turned = nil
 	c.Entrants = nil
 	for _, e := range r.Entrants {
-		one := *e
-		one.Errors = make(map[string]int)
-		for name, count := range e.Errors {
-			one.Errors[name] = count
-		}
+		one := *e // its figures are those of the last sum, which makes Errors anew
 		c.Entrants = append(c.Entrants, &one)
 	}
 	return &c
