@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"io"
 	"net/http"
 	"os"
@@ -133,7 +132,7 @@ func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {
 	}
 	address := pgtest.BooksURL(t)
 	app := startApp(t, bin, "pennyapp", address)
-	release := lockBooks(t, context.Background(), address)
+	release := pgtest.Lock(t, address, "books")
 	result := make(chan string)
 	go func() {
 		response, err := http.Get(app.base + "/searchresults?author=ker")

@@ -164,9 +164,7 @@ func TestASlowDatabaseIsA503AndNoQueryIsLeftRunning(t *testing.T) {
 		t.Run(layer, func(t *testing.T) {
 			address := pgtest.BooksURL(t)
 			base, _ := shop(t, openLayer(t, layer, address))
-			locked, unlock := context.WithCancel(t.Context())
-			defer unlock()
-			release := lockBooks(t, locked, address)
+			release := pgtest.Lock(t, address, "books")
 			start := time.Now()
 			if response, _ := get(t, base+"/searchresults?author=ker"); response.StatusCode != 503 || time.Since(start) > 4*time.Second {
 				t.Errorf("status %d after %v", response.StatusCode, time.Since(start))

@@ -38,8 +38,8 @@ func OpenPool(ctx context.Context, url string, size int) (*Store, error) {
 // case, and which letters have one is up to the database's locale: in most, ö matches Ö.
 func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
 	books, died, err := s.once(ctx, prefix, limit)
-	for again := 2; died && again > 0 && ctx.Err() == nil; again-- { // To ask again is safe: asking changes nothing.
-		books, died, err = s.once(ctx, prefix, limit)
+	if died && ctx.Err() == nil { // To ask once more is safe: asking changes nothing.
+		books, _, err = s.once(ctx, prefix, limit)
 	}
 	return books, err
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -21,7 +22,7 @@ const (
 // An entry is what the pool knows of a connection.
 type entry struct {
 	conn  *pgx.Conn
-	born  moment // when it was opened
+	born  moment // when it was dialled
 	since moment // when it was last released
 }
 
@@ -55,32 +56,34 @@ func endedByServer(conn *pgx.Conn) bool {
 	}
 }
 
-// hangUp closes connections and waits, for limit in all, until the server has confirmed that they are gone.
-func hangUp(conns ...entry) {
+// hangUp closes connections side by side and waits, for limit at most, until the server has let them go.
+func hangUp(entries ...entry) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	deadline, _ := ctx.Deadline()
-	// A failure below means that the connection is gone already, which is what it is all about.
-	for _, e := range conns {
-		if conn := e.conn; !conn.IsClosed() {
-			_ = conn.PgConn().Conn().SetDeadline(deadline)
-			conn.PgConn().Frontend().Send(&pgproto3.Terminate{})
-			_ = conn.PgConn().Frontend().Flush()
-		}
+	var all sync.WaitGroup
+	for _, e := range entries {
+		all.Go(func() {
+			conn := e.conn.PgConn()
+			// A failure below means that the connection is gone already, which is what it is all about.
+			if !conn.IsClosed() {
+				if conn.IsBusy() {
+					_ = conn.CancelRequest(ctx) // the server hears no farewell in the middle of a query
+				}
+				_ = conn.Conn().SetDeadline(deadline)
+				conn.Frontend().Send(&pgproto3.Terminate{})
+				_ = conn.Frontend().Flush()
+				_, _ = io.Copy(io.Discard, conn.Conn()) // the server closes its end when it counts the connection no more
+				_ = conn.Close(ctx)
+			}
+			select {
+			case <-conn.CleanupDone(): // where a context ended a query, pgx closes in the background
+			case <-ctx.Done():
+				_ = conn.Conn().Close()
+			}
+		})
 	}
-	for _, e := range conns {
-		conn := e.conn
-		if !conn.IsClosed() {
-			// The server takes a connection out of its count and then closes its end. Close does not wait for that.
-			_, _ = io.Copy(io.Discard, conn.PgConn().Conn())
-			_ = conn.Close(ctx)
-		}
-		select {
-		case <-conn.PgConn().CleanupDone(): // where a context ended a query, pgx closes in the background
-		case <-ctx.Done():
-			_ = conn.PgConn().Conn().Close()
-		}
-	}
+	all.Wait()
 }
 
 // passing tells whether a failure to connect can pass by itself: the network fails, or the server is full (53300), ends

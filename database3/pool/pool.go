@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,18 +18,17 @@ var ErrClosed = errors.New("the connection pool is closed")
 // A Pool lends out connections. Many goroutines may use it at once. New makes one.
 type Pool struct {
 	dial   func(context.Context) (*pgx.Conn, error)
-	places chan struct{}      // a token for each connection that may yet be lent; a channel serves who waits in turn
+	places chan struct{}      // a token in it for each place that is taken; a channel serves who waits in turn
 	open   context.Context    // ends with Close, to wake who waits and stop who dials
 	close  context.CancelFunc // ends open
 
 	mu    sync.Mutex // protects the following for a few instructions: nobody waits, dials or hangs up under it
-	idle  []entry    // the last one returned is the first one lent; never more of them than of tokens in places
+	idle  []entry    // the last one returned is the first one lent; never more of them than places are free
 	lent  []entry    // borrowed and not yet released
 	doubt moment     // a connection broke at this time: what was idle then is checked before it is lent
-	ended moment     // the server ended a connection at this time: what was open then is not lent again
-	end   bool       // Close was called
-	dials int64
-	waits int64
+	stale moment     // the server ended a connection at this time: what was dialled before is not lent again
+
+	dials, waits atomic.Int64 // as in Stats
 }
 
 // New makes a pool of at most max connections, which dial opens when they are needed. It panics if max is less than one.
@@ -38,9 +38,6 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 	}
 	p := &Pool{dial: dial, places: make(chan struct{}, max)}
 	p.open, p.close = context.WithCancel(context.Background())
-	for range max {
-		p.places <- struct{}{}
-	}
 	return p
 }
 
@@ -48,17 +45,15 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 // the server is starting, full, or out of reach, Acquire tries to connect until ctx's deadline; without one, and where
 // waiting mends nothing (a wrong password), once. It ends at once when ctx does, and with ErrClosed after Close.
 func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
-	if err := ctx.Err(); err != nil {
+	if err := p.stopped(ctx); err != nil {
 		return nil, fmt.Errorf("acquire a connection: %w", err)
 	}
 	select {
-	case <-p.places:
+	case p.places <- struct{}{}:
 	default:
-		p.mu.Lock()
-		p.waits++
-		p.mu.Unlock()
+		p.waits.Add(1)
 		select {
-		case <-p.places:
+		case p.places <- struct{}{}:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("all %d connections are in use: %w", cap(p.places), ctx.Err())
 		case <-p.open.Done():
@@ -67,13 +62,21 @@ func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
 	}
 	defer func() {
 		if conn == nil { // also when dial panics
-			p.places <- struct{}{}
+			<-p.places
 		}
 	}()
-	if conn = p.reuse(ctx); conn != nil {
-		return conn, nil
+	if conn = p.reuse(ctx); conn == nil {
+		conn, err = p.connect(ctx)
 	}
-	return p.connect(ctx)
+	return conn, err
+}
+
+// stopped is why nothing more is to be done for a caller, or nil.
+func (p *Pool) stopped(ctx context.Context) error {
+	if p.open.Err() != nil {
+		return ErrClosed
+	}
+	return ctx.Err()
 }
 
 // reuse lends an idle connection that is alive, or nil where there is none. Its caller holds a place.
@@ -86,21 +89,18 @@ func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
 	last := p.idle[len(p.idle)-1]
 	p.idle = p.idle[:len(p.idle)-1]
 	p.lent = append(p.lent, last)
-	good, check := last.born > p.ended, now()-last.since > trusted || last.since <= p.doubt
+	fresh, check := last.born > p.stale, now()-last.since > trusted || last.since <= p.doubt
 	p.mu.Unlock()
-	if good && (!check || alive(ctx, last.conn)) {
+	if fresh && (!check || alive(ctx, last.conn)) {
 		return last.conn
 	}
-	// The one used last is dead, and so, in all likelihood, are those below it: no other caller shall lose a second to find
-	// out. A check that the caller itself cut short says nothing of them.
 	p.mu.Lock()
 	p.forget(last.conn)
-	dead := []entry{last}
-	if ctx.Err() == nil {
-		dead, p.idle = append(dead, p.idle...), nil
+	if fresh && ctx.Err() == nil { // a check that the caller itself cut short would say nothing
+		p.stale = now() // it is dead, and so, in all likelihood, are the others: nobody else shall lose a second to find out
 	}
 	p.mu.Unlock()
-	hangUp(dead...)
+	hangUp(last)
 	return nil
 }
 
@@ -111,29 +111,29 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	defer context.AfterFunc(p.open, cancel)()
 	_, patient := ctx.Deadline()
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		if p.open.Err() != nil {
-			return nil, ErrClosed
-		}
+		born := now()
 		conn, err := p.dial(dialling)
 		if err == nil {
+			p.dials.Add(1)
 			p.mu.Lock()
-			p.dials++
-			p.lent = append(p.lent, entry{conn: conn, born: now()})
-			p.mu.Unlock()
+			defer p.mu.Unlock()
+			p.lent = append(p.lent, entry{conn: conn, born: born})
 			return conn, nil
 		}
-		if p.open.Err() == nil && (ctx.Err() != nil || !patient || !passing(err)) {
+		again := patient && passing(err)
+		if again {
+			select {
+			case <-time.After(pause):
+			case <-dialling.Done():
+			}
+		}
+		if why := p.stopped(ctx); why != nil {
+			return nil, fmt.Errorf("open a connection: %w: %w", why, err)
+		}
+		if !again {
 			return nil, fmt.Errorf("open a connection: %w", err)
 		}
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("open a connection: %w: %w", ctx.Err(), err)
-		case <-p.open.Done():
-			return nil, ErrClosed
-		}
-		// A full server may grant no more, but another caller may have released a connection.
-		if conn := p.reuse(ctx); conn != nil {
+		if conn := p.reuse(ctx); conn != nil { // a full server may grant no more, but another caller may have released one
 			return conn, nil
 		}
 	}
@@ -145,12 +145,12 @@ func (p *Pool) Release(conn *pgx.Conn) {
 	p.mu.Lock()
 	e := p.forget(conn)
 	e.since = now()
-	keep := !p.end && e.born > p.ended && reusable(conn)
+	keep := p.open.Err() == nil && e.born > p.stale && reusable(conn)
 	switch {
 	case keep:
 		p.idle = append(p.idle, e)
 	case endedByServer(conn):
-		p.ended = e.since
+		p.stale = e.since
 	case conn.IsClosed():
 		p.doubt = e.since
 	}
@@ -158,19 +158,18 @@ func (p *Pool) Release(conn *pgx.Conn) {
 	if !keep {
 		hangUp(e)
 	}
-	p.places <- struct{}{} // not before the server, too, has let the connection go
+	<-p.places // not before the server, too, has let the connection go
 }
 
 // Close closes the idle connections, which takes a second at most, wakes who waits, and leaves the borrowed connections
 // to be closed by their Release. It never fails, and closing twice does nothing.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	p.end = true
 	p.close()
-	last := p.idle
+	idle := p.idle
 	p.idle = nil
 	p.mu.Unlock()
-	hangUp(last...)
+	hangUp(idle...)
 	return nil
 }
 
@@ -196,5 +195,5 @@ type Stats struct {
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Stats{cap(p.places), len(p.lent), len(p.idle), p.dials, p.waits}
+	return Stats{cap(p.places), len(p.lent), len(p.idle), p.dials.Load(), p.waits.Load()}
 }

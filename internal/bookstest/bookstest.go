@@ -211,14 +211,14 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(ctx cont
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		var callers sync.WaitGroup
-		failures := make(chan error, 50)
+		failures := make(chan error, 20)
 		for i := range cap(failures) {
 			callers.Go(func() {
 				prefix, want := "ker", 2
 				if i%2 == 1 {
 					prefix, want = "sed", 1
 				}
-				for range 4 {
+				for range 3 {
 					got, err := store.ByAuthor(ctx, prefix, 10)
 					if err != nil || len(got) != want {
 						failures <- fmt.Errorf("ByAuthor(%q): got %v, %w", prefix, got, err)

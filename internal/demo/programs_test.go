@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -290,34 +292,44 @@ func TestWhatGoesWrongIsExplainedInALineAndAHint(t *testing.T) {
 	})
 }
 
-func TestCtrlCEndsATimedRunWithWhatWasMeasured(t *testing.T) {
+// timed starts a program that makes calls without end, and comes back when it has printed the books and begun to.
+// interrupt presses Ctrl-C and gives back how the program ended.
+func timed(t *testing.T, address, program string, workers int) (interrupt func() result) {
+	t.Helper()
 	if runtime.GOOS == "windows" {
 		t.Skip("there is no way to press Ctrl-C for one other program on Windows")
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	cmd := command(ctx, t, t.TempDir(), []string{"DATABASE_URL=" + address}, program, "-n", "100000000", "-c", strconv.Itoa(workers))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	printed := make([]byte, len(kernighan))
+	if _, err := io.ReadFull(stdout, printed); err != nil {
+		t.Fatal(err)
+	}
+	return func() result {
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // its status says how it ended
+		return result{string(printed), stderr.String(), cmd.ProcessState.ExitCode()}
+	}
+}
+
+func TestCtrlCEndsATimedRunWithWhatWasMeasured(t *testing.T) {
 	for _, program := range []string{"database1", "database2", "database3", "database4"} {
 		t.Run(program, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-			defer cancel()
-			cmd := command(ctx, t, t.TempDir(), []string{"DATABASE_URL=" + pgtest.BooksURL(t)}, program, "-n", "100000000", "-c", "2")
-			var stderr bytes.Buffer
-			cmd.Stderr = &stderr
-			stdout, err := cmd.StdoutPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			// The books are printed before the timed calls begin.
-			if _, err := stdout.Read(make([]byte, len(kernighan))); err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Process.Signal(os.Interrupt); err != nil {
-				t.Fatal(err)
-			}
-			_ = cmd.Wait()
-			if got := stderr.String(); !strings.Contains(got, "2 workers") || !strings.Contains(got, "stopped before") || cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("status %d, %q", cmd.ProcessState.ExitCode(), got)
+			got := timed(t, pgtest.BooksURL(t), program, 2)()
+			if got.status != 1 || !strings.Contains(got.stderr, "2 workers") || !strings.Contains(got.stderr, "stopped before") {
+				t.Errorf("got %+v", got)
 			}
 		})
 	}
@@ -325,15 +337,20 @@ func TestCtrlCEndsATimedRunWithWhatWasMeasured(t *testing.T) {
 
 func TestAFullServerShowsAsWhatItIs(t *testing.T) {
 	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "20"}})
-	pgtest.LoadBooks(t, server.URL("postgres"))
-	environment := []string{"DATABASE_URL=" + server.URL("postgres")}
-	args := []string{"-n", "400", "-c", "40"}
-	if got := run(t, t.TempDir(), environment, "database2", args...); got.status != 1 || !strings.Contains(got.stderr, "server full") ||
-		!strings.Contains(got.stderr, "calls failed: the server at 127.0.0.1:") {
-		t.Errorf("database2: got %+v", got)
-	}
+	address := server.URL("postgres")
+	pgtest.LoadBooks(t, address)
+	t.Run("database2", func(t *testing.T) {
+		interrupt := timed(t, address, "database2", 40)
+		// Where calls are answered as fast as they come the server never fills. A lock on the table holds them up.
+		unlock := pgtest.Lock(t, address, "books")
+		pgtest.Eventually(t, 30*time.Second, "the server is full", func() bool { return strings.Contains(server.Log(), "too many clients") })
+		unlock()
+		if got := interrupt(); got.status != 1 || !strings.Contains(got.stderr, "server full") || !strings.Contains(got.stderr, " failed: the server at 127.0.0.1:") {
+			t.Errorf("got %+v", got)
+		}
+	})
 	for _, program := range []string{"database3", "database4"} {
-		if got := run(t, t.TempDir(), environment, program, args...); got.status != 0 || !strings.Contains(got.stderr, "errors 0, ") {
+		if got := run(t, t.TempDir(), []string{"DATABASE_URL=" + address}, program, "-n", "400", "-c", "40"); got.status != 0 || !strings.Contains(got.stderr, "errors 0, ") {
 			t.Errorf("%s: got %+v", program, got)
 		}
 	}

@@ -65,11 +65,10 @@ func DictionaryURL(tb testing.TB) string {
 
 func fresh(tb testing.TB, template string) string {
 	tb.Helper()
-	admin, err := sharedServer()
-	need(tb, err)
+	admin := Admin(tb)
 	name := "penny_" + strings.ToLower(rand.Text())
-	Exec(tb, admin, "CREATE DATABASE "+name+" TEMPLATE "+template)
-	tb.Cleanup(func() { Exec(tb, admin, "DROP DATABASE "+name+" WITH (FORCE)") })
+	administer(tb, "CREATE DATABASE "+name+" TEMPLATE "+template)
+	tb.Cleanup(func() { administer(tb, "DROP DATABASE "+name+" WITH (FORCE)") })
 	u, err := url.Parse(admin)
 	if err != nil {
 		tb.Fatal("the shared server's address does not parse")
@@ -84,6 +83,32 @@ func Admin(tb testing.TB) string {
 	admin, err := sharedServer()
 	need(tb, err)
 	return admin
+}
+
+// administer runs a statement in the shared server's own database, over a connection that is opened once: on some
+// machines a new one costs as much as a new database.
+func administer(tb testing.TB, statement string) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	office.mu.Lock()
+	defer office.mu.Unlock()
+	if office.conn == nil || office.conn.IsClosed() {
+		conn, err := pgx.Connect(ctx, Admin(tb))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		office.conn = conn
+	}
+	if _, err := office.conn.Exec(ctx, statement); err != nil {
+		tb.Fatalf("%.60s: %v", statement, err)
+	}
+}
+
+// office is the connection of administer.
+var office struct {
+	mu   sync.Mutex
+	conn *pgx.Conn
 }
 
 // Server is a server of the test's own, to be broken by it. It is stopped when the test ends.
@@ -128,6 +153,23 @@ func Query(tb testing.TB, address, query string, into ...any) {
 func LoadBooks(tb testing.TB, address string) {
 	tb.Helper()
 	Exec(tb, address, penny.SQL)
+}
+
+// Lock locks a table at address against everybody until unlock is called or the test ends. Nobody can read it meanwhile.
+func Lock(tb testing.TB, address, table string) (unlock func()) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	unlock = func() { conn.Close(context.Background()) }
+	tb.Cleanup(unlock)
+	if _, err := conn.Exec(ctx, "BEGIN; LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
+		tb.Fatal(err)
+	}
+	return unlock
 }
 
 func execute(address, statements string) error {

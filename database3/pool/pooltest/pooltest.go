@@ -6,10 +6,13 @@ package pooltest
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net/url"
 	"runtime"
+	"runtime/pprof"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -62,7 +65,9 @@ func Run(t *testing.T, s Subject) {
 		t.Run(promise.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
-			err := promise.keep(ctx, &trial{T: t, new: s.New, bench: bench})
+			trial := &trial{T: t, new: s.New, bench: bench, mark: rand.Text()}
+			var err error
+			pprof.Do(ctx, pprof.Labels("trial", trial.mark), func(ctx context.Context) { err = promise.keep(ctx, trial) })
 			why, differs := s.Differs[promise.name]
 			switch {
 			case err != nil && !differs:
@@ -122,6 +127,7 @@ type trial struct {
 	*testing.T
 	new   func(url string, max int) (Pool, error)
 	bench *bench
+	mark  string // a label on each goroutine that the trial starts, and on those which these start
 }
 
 // pool makes a pool that is closed when the trial ends.
@@ -229,7 +235,7 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 	var (
 		failed, made atomic.Int64
 		first        atomic.Pointer[error]
-		over         = make(chan struct{})
+		busy, over   = make(chan struct{}), make(chan struct{})
 		callers      sync.WaitGroup
 	)
 	for range 10 {
@@ -238,9 +244,11 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 				if err := read(ctx, p, limit, "SELECT 1"); err != nil {
 					failed.Add(1)
 					first.CompareAndSwap(nil, &err)
-					<-time.After(5 * time.Millisecond) // a pool that fails at once would otherwise fail a million times
 				}
-				made.Add(1)
+				<-time.After(2 * time.Millisecond) // callers have other things to do, too; and one that fails at once would fail a million times
+				if made.Add(1) == 100 {
+					close(busy)
+				}
 				select {
 				case <-over:
 					left--
@@ -249,8 +257,9 @@ func under(ctx context.Context, p Pool, limit time.Duration, happens func() erro
 			}
 		})
 	}
-	for made.Load() < 100 && ctx.Err() == nil {
-		runtime.Gosched() // the fault comes when the load is on
+	select { // the fault comes when the load is on
+	case <-busy:
+	case <-ctx.Done():
 	}
 	err := happens()
 	close(over)
@@ -267,16 +276,19 @@ func queue(ctx context.Context, p Pool, n int) (<-chan int, error) {
 	queueing.Lock()
 	defer queueing.Unlock()
 	served := make(chan int, n)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for i := range n {
 		go waitInQueue(ctx, p, i, served)
 		for waiting() != i+1 {
 			if len(served) > 0 {
 				return nil, errors.New("a caller was served though every connection was borrowed")
 			}
-			if ctx.Err() != nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
 				return nil, fmt.Errorf("wait for %d callers to stand in the queue: %w", i+1, ctx.Err())
 			}
-			runtime.Gosched()
 		}
 	}
 	return served, nil
@@ -307,6 +319,26 @@ func waiting() int {
 				n++
 				break
 			}
+		}
+	}
+	return n
+}
+
+// goroutines is how many goroutines the trial has, its pool's among them: other trials may run beside it.
+func (t *trial) goroutines() int {
+	var profile strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&profile, 1); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, alike := range strings.Split(profile.String(), "\n\n") { // each begins with a count, and names the labels
+		if strings.Contains(alike, t.mark) {
+			count, _, _ := strings.Cut(alike, " @")
+			one, err := strconv.Atoi(count[strings.LastIndex(count, "\n")+1:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			n += one
 		}
 	}
 	return n

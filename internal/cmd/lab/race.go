@@ -31,7 +31,7 @@ own), and shows what each took. Besides the four stages run three controls, so t
 at a time. The calls are made in rounds, each contender in turn, so that a busy computer wrongs nobody.`
 
 // rounds is into how many turns each contender's calls are cut; a race that people watch has more, to keep moving.
-const rounds, watchedRounds = 5, 25
+const rounds, watchedRounds = 5, 10
 
 // A store is what races.
 type store interface {
