@@ -50,6 +50,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the app at once
 	if err := run(ctx, *layer); err != nil {
 		says, hint := explain(err)
 		fmt.Fprintf(os.Stderr, "pennyapp: %s\nhint: %s\n", says, hint)

@@ -34,14 +34,14 @@ func Get() (string, error) {
 	return address, err
 }
 
-// Lookup is Get, and tells where the address comes from: "the environment" or ".env".
+// Lookup is Get, and tells where the address comes from, also where it is refused: "the environment" or ".env".
 func Lookup() (address, from string, err error) {
 	from = "the environment"
 	if _, set := os.LookupEnv(Variable); !set {
 		from = DotEnv
 	}
 	if err := LoadDotEnv(); err != nil {
-		return "", "", err
+		return "", from, err
 	}
 	raw, set := os.LookupEnv(Variable)
 	if !set {

@@ -90,9 +90,12 @@ func ParsePool(program string, size int) *Flags {
 	return f
 }
 
-// Context ends when the user presses Ctrl-C or the program is told to stop.
+// Context ends when the user presses Ctrl-C or the program is told to stop. A second Ctrl-C ends the program at once,
+// whatever it waits for.
 func Context() (context.Context, context.CancelFunc) {
-	return signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
 }
 
 // Ask asks the store for the books of the author that the user chose.

@@ -120,14 +120,16 @@ func TestTheDoctorStopsAtTheFirstThingThatIsWrong(t *testing.T) {
 		ticks         int
 		cross         string // empty where all is well
 	}{
-		{"all is well", good, 8, ""},
+		{"all is well", good, 10, ""},
+		{"several hosts, one of them down", with(func(v *url.URL) { v.Host = "127.0.0.1:1," + v.Host }), 10, ""},
 		{"empty", "", 0, "empty"},
 		{"malformed", "postgres://penny:#hunter2@localhost/x", 0, "does not parse"},
 		{"unknown host", with(func(v *url.URL) { v.Host = "db.invalid:5432" }), 2, "no computer called"},
 		{"no server", with(func(v *url.URL) { v.Host = "127.0.0.1:1" }), 3, "no server answers"},
-		{"wrong password", with(func(v *url.URL) { v.User = url.UserPassword(user, "hunter2") }), 4, "refuses the user"},
-		{"unknown database", with(func(v *url.URL) { v.Path = "/nowhere" }), 4, "has no database nowhere"},
-		{"no table", pgtest.URL(t), 6, "has no books table"},
+		{"encryption demanded", with(func(v *url.URL) { v.RawQuery = "sslmode=require" }), 4, "?sslmode=disable'\n"},
+		{"wrong password", with(func(v *url.URL) { v.User = url.UserPassword(user, "hunter2") }), 5, "refuses the user"},
+		{"unknown database", with(func(v *url.URL) { v.Path = "/nowhere" }), 6, "has no database nowhere"},
+		{"no table", pgtest.URL(t), 7, "has no books table"},
 		{"no SQLite file", "sqlite:////nowhere/penny.sqlite", 2, "cannot be opened"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	embedded "github.com/fergusstrange/embedded-postgres"
 	"github.com/schollz/progressbar/v3"
 
+	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/localpg"
 )
 
@@ -66,17 +67,11 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	if loaded {
 		fmt.Fprintln(env.stderr, "Loaded penny.sql: the books table has its three books.")
 	}
-	fmt.Fprintf(env.stdout, `PostgreSQL is ready. In another terminal, in Penny's folder:
-
-  bash, zsh    export DATABASE_URL='%[1]s'
-  PowerShell   $env:DATABASE_URL = '%[1]s'
-  cmd          set "DATABASE_URL=%[1]s"
-  or in .env   DATABASE_URL='%[1]s'
-
-and then: go run ./database2
-
-Ctrl-C stops it.
-`, address)
+	fmt.Fprint(env.stdout, "PostgreSQL is ready. In another terminal, in Penny's folder:\n\n")
+	for _, shell := range dburl.Shells() {
+		fmt.Fprintf(env.stdout, "  %-12s %s\n", shell.Name, shell.Set(address))
+	}
+	fmt.Fprintf(env.stdout, "  %-12s %s='%s'\n\nand then: go run ./database2\n\nCtrl-C stops it.\n", "or in .env", dburl.Variable, address)
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(env.stderr, "\nStopping PostgreSQL. The books stay where they are.")
