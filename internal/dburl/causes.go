@@ -348,7 +348,8 @@ var Causes = []*Cause{
 		matches: func(err error) bool {
 			var network net.Error
 			return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-				errors.As(err, &network) && network.Timeout() || errors.Is(err, syscall.ETIMEDOUT)
+				errors.As(err, &network) && network.Timeout() || errors.Is(err, syscall.ETIMEDOUT) ||
+				contains(err, "i/o timeout") // lib/pq passes the text on alone where it was writing
 		},
 	},
 	{

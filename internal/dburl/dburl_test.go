@@ -217,6 +217,7 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		{&net.DNSError{Name: "localhost", IsNotFound: true}, "no computer called localhost:5432 is known"},
 		{pq.ErrSSLNotSupported, "the server at localhost:5432 has no encryption, and DATABASE_URL demands it"},
 		{context.DeadlineExceeded, "localhost:5432 did not answer in time"},
+		{errors.New("connect: write tcp 127.0.0.1:1->127.0.0.1:2: i/o timeout"), "localhost:5432 did not answer in time"},
 		{errors.Join(context.DeadlineExceeded, refused), "no server answers at localhost:5432"},
 		{io.ErrUnexpectedEOF, "the connection to localhost:5432 broke"},
 		{context.Canceled, "stopped before the answer came"},
