@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,17 +123,54 @@ func (app *runningApp) stop(t *testing.T) {
 	}
 }
 
+// buildApp builds the app into a folder, as a user's go build does.
+func buildApp(t *testing.T) (bin string) {
+	t.Helper()
+	bin = t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin+"/", ".").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return bin
+}
+
+func TestTwoHundredVisitorsAtOnceTakeLessThan64MBOfMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a program's peak of memory in /proc")
+	}
+	address := pgtest.BooksURL(t)
+	bin := buildApp(t)
+	for _, layer := range []string{"database3", "database4"} {
+		app := startApp(t, bin, "pennyapp -layer "+layer, address)
+		if failed, first := visitors(t.Context(), app.base, 200, 20); failed > 0 {
+			t.Errorf("%s: %d of 4000 requests were lost, the first with %s", layer, failed, first)
+		}
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", app.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+		if peak == nil {
+			t.Fatal("/proc does not tell the peak")
+		}
+		kB, err := strconv.Atoi(string(peak[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d MB at its peak", layer, kB>>10)
+		if kB>>10 >= 64 {
+			t.Errorf("%s: %d MB", layer, kB>>10)
+		}
+		app.stop(t)
+	}
+}
+
 func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS == "windows" {
 		t.Skip("Windows has no SIGTERM")
 	}
-	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
 	address := pgtest.BooksURL(t)
-	app := startApp(t, bin, "pennyapp", address)
+	app := startApp(t, buildApp(t), "pennyapp", address)
 	release := pgtest.Lock(t, address, "books")
 	result := make(chan string)
 	go func() {

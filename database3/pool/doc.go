@@ -6,7 +6,9 @@
 // the next caller's query; and nobody ever closes any. What each line here has over that queue is one of these: a bound,
 // a wait in turn, a look at what comes back and at what has lain idle, another try at connecting, and an end.
 //
-// Larger pools (pgxpool, database/sql) also keep connections in reserve, retire them by age, and tend to both from a
+// Much of it was learnt from others. That a connection is reused only if it is open, idle and outside a transaction is
+// pgxpool's rule, and so is the check of what has lain idle for a second. That the end of one connection makes all older
+// ones stale is SQLAlchemy's. Larger pools also keep connections in reserve, retire them by age, and tend to both from a
 // goroutine in the background. This one does all its work in its callers' calls: it is short enough to be read in one
 // sitting, and a small shop needs no more.
 //

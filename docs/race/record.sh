@@ -28,6 +28,10 @@ about() {
 { about go test -run '^$' -bench . -count 3 ./database3/pool; go test -run '^$' -bench . -count 3 ./database3/pool; } > docs/race/pool.txt
 { about go test -run '^$' -bench . -count 3 ./pennyapp; go test -run '^$' -bench . -count 3 ./pennyapp; } > docs/race/pennyapp.txt
 {
+	about go test -v -run WithoutTheSetting ./internal/outgrow
+	go test -count 1 -v -run WithoutTheSetting ./internal/outgrow | sed -n 's/^ *outgrow_test.go:[0-9]*: //p' | sort
+} > docs/race/pgbouncer.txt
+{
 	about go test -v ./database3/pool/pooltest, and of it the promises that were not kept
 	go test -count 1 -v ./database3/pool/pooltest | grep 'a known difference' | sed 's/^ *pooltest.go:[0-9]*: //' | cut -c 1-300 | sort
 } > docs/race/faults.txt

@@ -339,6 +339,16 @@ var Causes = []*Cause{
 		matches: sqliteCode(8, 10, 13),
 	},
 	{
+		Name: "pool in use",
+		Says: "every connection of the pool is in use, and none came back in time",
+		Why: "The pool lends a number of connections and no more. Those who have them hold them for longer than this caller " +
+			"could wait: their questions are slow, or somebody does not give them back.",
+		Hint: "release what you acquire, with defer; hold it for one question only; if the questions are slow, see why",
+		matches: func(err error) bool {
+			return contains(err, "connections are in use")
+		},
+	},
+	{
 		Name: "no answer",
 		Says: "{server} did not answer in time",
 		Why: "The computer, or a firewall before it, swallows what is sent, the server hangs, or a free plan's database is " +

@@ -219,6 +219,7 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		{context.DeadlineExceeded, "localhost:5432 did not answer in time"},
 		{errors.New("connect: write tcp 127.0.0.1:1->127.0.0.1:2: i/o timeout"), "localhost:5432 did not answer in time"},
 		{errors.Join(context.DeadlineExceeded, refused), "no server answers at localhost:5432"},
+		{fmt.Errorf("connect: all 8 connections are in use: %w", context.DeadlineExceeded), "every connection of the pool is in use, and none came back in time"},
 		{io.ErrUnexpectedEOF, "the connection to localhost:5432 broke"},
 		{context.Canceled, "stopped before the answer came"},
 		{errors.New("a new\n\terror with\x1b[31m the secret"), "a new error with [31m the *****"},

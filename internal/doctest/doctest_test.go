@@ -95,7 +95,12 @@ func TestEveryConsoleBlockPrintsWhatThePageSays(t *testing.T) {
 				}
 				for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 					command, want, _ := strings.Cut(step, "\n")
-					got := shell(t, folder, address, command)
+					typed, want := session(want)
+					got, err := shell(t, folder, address, command, typed)
+					fails := strings.HasSuffix(want, "exit status 1\n") || strings.HasPrefix(command, "diff ") // diff's way to say that there is a difference
+					if err != nil && !fails {
+						t.Errorf("line %d: %s: %v", b.line, command, err)
+					}
 					if !matches(want, got) {
 						t.Errorf("line %d: %s printed\n%s\nand the page says\n%s", b.line, command, got, want)
 					}
@@ -133,13 +138,25 @@ func copyTree(folder string) error {
 	})
 }
 
-func shell(t *testing.T, folder, address, command string) string {
+// prompt is what psql and sqlite3 print before what is typed. Where they do not read from a terminal, they print none.
+var prompt = regexp.MustCompile(`(?m)^(?:yourdbname=|sqlite)> (.*)\n?`)
+
+// session parts what is typed into a program from what it prints.
+func session(text string) (typed, printed string) {
+	for _, line := range prompt.FindAllStringSubmatch(text, -1) {
+		typed += line[1] + "\n"
+	}
+	return typed, prompt.ReplaceAllString(text, "")
+}
+
+func shell(t *testing.T, folder, address, command, typed string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Dir = folder
-	cmd.Env = append(os.Environ(), "DATABASE_URL="+address, "PGCLIENTENCODING=UTF8")
+	cmd.Stdin = strings.NewReader(typed)
+	cmd.Env = append(os.Environ(), "DATABASE_URL="+address, "PGCLIENTENCODING=UTF8", "PSQLRC=/dev/null")
 	out, err := cmd.CombinedOutput()
 	text := string(out)
 	if u, parseErr := url.Parse(address); parseErr == nil {
@@ -147,10 +164,7 @@ func shell(t *testing.T, folder, address, command string) string {
 			text = strings.ReplaceAll(text, password, "*****")
 		}
 	}
-	if err != nil && !strings.HasPrefix(command, "diff ") { // diff has status 1 where there is a difference
-		t.Errorf("%s: %v", command, err)
-	}
-	return text
+	return text, err
 }
 
 // matches compares what was printed with what the page says. Three dots stand for anything in the line and, alone in a
@@ -178,6 +192,20 @@ func TestEveryExcerptStandsInTheFileThatItQuotes(t *testing.T) {
 	}
 	if quoted < 5 {
 		t.Errorf("only %d excerpts were found", quoted)
+	}
+}
+
+// The table of faults in the chapter on the pool has figures such as "73 of 373". Each must be in the recorded run.
+func TestEveryFigureInTheTableOfFaultsIsInTheRecord(t *testing.T) {
+	record := read(t, root+"/docs/race/faults.txt")
+	figures := regexp.MustCompile(`\| (\d+ of \d+) `).FindAllStringSubmatch(read(t, root+"/docs/07-database3.md"), -1)
+	if len(figures) < 20 {
+		t.Errorf("only %d figures were found", len(figures))
+	}
+	for _, figure := range figures {
+		if !strings.Contains(record, figure[1]+" calls failed") {
+			t.Errorf("%q is not in the record", figure[1])
+		}
 	}
 }
 

@@ -71,17 +71,24 @@ func TestEveryLayerWorksThroughPgBouncerWithItsDriversSetting(t *testing.T) {
 }
 
 func TestWithoutTheSettingPreparedStatementsGoAstrayAndTheHintNamesIt(t *testing.T) {
-	s, err := layers["database3"](t.Context(), pooled(t, pgtest.BooksURL(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	result := calls(t.Context(), s, 300)
-	if result.Failed() == 0 {
-		t.Fatal("no call failed")
-	}
-	if cause := dburl.Find(result.Err); cause == nil || cause.Name != "pooler in between" || !strings.Contains(cause.Hint, "default_query_exec_mode=exec") {
-		t.Errorf("%v is explained as %v", result.Err, cause)
+	address := pooled(t, pgtest.BooksURL(t))
+	for name, open := range layers {
+		s, err := open(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		result := calls(t.Context(), s, 300)
+		t.Logf("%s: %d of %d calls failed", name, result.Failed(), result.Calls)
+		if result.Failed() == 0 {
+			if name == "database3" {
+				t.Error("no call of database3 failed")
+			}
+			continue // the others fail now and then
+		}
+		if cause := dburl.Find(result.Err); cause == nil || cause.Name != "pooler in between" || !strings.Contains(cause.Hint, "default_query_exec_mode=exec") {
+			t.Errorf("%s: %v is explained as %v", name, result.Err, cause)
+		}
 	}
 }
 
