@@ -273,20 +273,26 @@ func (w *webRace) count(ctx context.Context, done chan<- struct{}) {
 	defer conn.Close(context.Background())
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for {
+	for over := false; ; {
 		var n int
-		if err := conn.QueryRow(ctx, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND pid <> pg_backend_pid()`).Scan(&n); err != nil {
+		asking, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		err := conn.QueryRow(asking, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+			AND pid <> pg_backend_pid()`).Scan(&n)
+		cancel()
+		if err != nil {
 			return
 		}
 		w.mu.Lock()
 		w.now.Connections = n
 		w.publish()
 		w.mu.Unlock()
+		if over {
+			return
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return
+			over = true // once more: what is left when all have hung up
 		}
 	}
 }

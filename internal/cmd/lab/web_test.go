@@ -69,7 +69,9 @@ func TestALectureHallWatchesARaceInTheBrowser(t *testing.T) {
 	until("it ends", `document.getElementById("state").textContent.startsWith("Done")`)
 	until("it can be repeated and saved", `document.getElementById("start").textContent === "Repeat" && !document.getElementById("save").hidden`)
 	until("every contender has no error and the pools no new connection",
-		`[...document.querySelectorAll("#rows tr")].every(r => r.cells[5].textContent === "0") && document.querySelectorAll("#rows tr")[3].cells[4].textContent < 8`)
+		`[...document.querySelectorAll("#rows tr")].every(r => r.cells[7].textContent === "0") && document.querySelectorAll("#rows tr")[3].cells[6].textContent < 8`)
+	until("the line shows how the server's count moved, and at the end it counts none",
+		`new Set([...document.querySelector("#history polyline").points].map(p => p.y)).size > 2 && document.getElementById("connections").textContent === "0"`)
 	if response, err := http.Get(address + "/race.svg"); err != nil || response.StatusCode != 200 {
 		t.Errorf("the chart: %v, %v", response, err)
 	}

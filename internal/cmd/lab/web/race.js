@@ -24,6 +24,16 @@ function cell(row, text, name) {
 	return td;
 }
 
+// The count of connections over time: the last 150 counts, half a minute, as a line that steps.
+const counts = [];
+function remember(count) {
+	counts.push(count);
+	if (counts.length > 150) counts.shift();
+	const most = Math.max(8, ...counts);
+	const points = counts.flatMap((n, i) => [[2 * i, 38 - 36 * n / most], [2 * i + 2, 38 - 36 * n / most]]);
+	$("history").firstElementChild.setAttribute("points", points.map((p) => p.join()).join(" "));
+}
+
 function show(now) {
 	const going = now.state === "running" || now.state === "paused";
 	$("start").disabled = going;
@@ -32,6 +42,7 @@ function show(now) {
 	$("pause").textContent = now.state === "paused" ? "Go on" : "Pause";
 	$("save").hidden = going || !now.race;
 	$("connections").textContent = now.connections;
+	if (going) remember(now.connections);
 	const contenders = now.race ? now.race.contenders || [] : [];
 	const done = contenders.reduce((sum, c) => sum + c.calls, 0);
 	const all = now.race ? contenders.length * now.race.calls : 0;
@@ -51,8 +62,8 @@ function show(now) {
 		label.textContent = Math.round(c.calls_per_second).toLocaleString("en");
 		bar.append(length, label);
 		cell(row, "", "rate").append(bar);
-		cell(row, c.p50_ms.toFixed(2) + " ms");
-		cell(row, c.p99_ms.toFixed(2) + " ms");
+		cell(row, c.calls.toLocaleString("en"));
+		for (const ms of [c.p50_ms, c.p95_ms, c.p99_ms]) cell(row, ms.toFixed(ms < 100 ? 2 : 0) + " ms");
 		cell(row, c.connections_opened);
 		const errors = Object.entries(c.errors || {}).map(([name, count]) => count + " " + name);
 		cell(row, errors.join(", ") || "0", errors.length ? "bad" : "");
