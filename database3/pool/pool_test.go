@@ -1,11 +1,14 @@
 package pool_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -252,27 +255,59 @@ func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
 	}
 }
 
+// newSilentPool is newPool, and a switch: once it is on, nothing that is sent over the connections opened until then
+// arrives. What would have been sent is kept.
+func newSilentPool(t *testing.T, max int) (p *pool.Pool, network *silence) {
+	t.Helper()
+	config, err := pgx.ParseConfig(pgtest.BooksURL(t))
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	network = &silence{}
+	config.DialFunc = func(ctx context.Context, kind, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
+		if err != nil || network.on.Load() {
+			return conn, err
+		}
+		return &silent{conn, network}, nil
+	}
+	p = pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config.Copy()) })
+	t.Cleanup(func() { p.Close() })
+	return p, network
+}
+
+// silence is a network that swallows what is sent.
+type silence struct {
+	on atomic.Bool
+
+	mu   sync.Mutex // protects the following
+	kept []byte     // the first byte of each message, which says what it is
+}
+
+// silent is a connection over it.
+type silent struct {
+	net.Conn
+	network *silence
+}
+
+func (s *silent) Write(b []byte) (int, error) {
+	if !s.network.on.Load() {
+		return s.Conn.Write(b)
+	}
+	s.network.mu.Lock()
+	defer s.network.mu.Unlock()
+	s.network.kept = append(s.network.kept, b[0])
+	return len(b), nil
+}
+
 func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
-	url := pgtest.BooksURL(t)
-	var wire *silent
-	p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
-		config, err := pgx.ParseConfig(url)
-		if err != nil {
-			return nil, err
-		}
-		config.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-			wire = &silent{Conn: conn}
-			return wire, err
-		}
-		return pgx.ConnectConfig(ctx, config)
-	})
-	defer p.Close()
+	t.Parallel()
+	p, network := newSilentPool(t, 1)
 	conn := acquire(t, p)
 	if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
 		t.Fatal(err)
 	}
-	wire.silenced = true
+	network.on.Store(true)
 	start := time.Now()
 	p.Release(conn)
 	if took := time.Since(start); took > 5*time.Second {
@@ -283,15 +318,37 @@ func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
 	}
 }
 
-// silent is a connection on which, from some time on, nothing arrives and nothing answers.
-type silent struct {
-	net.Conn
-	silenced bool
-}
-
-func (s *silent) Write(b []byte) (int, error) {
-	if s.silenced {
-		return len(b), nil
+func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {
+	t.Parallel()
+	p, network := newSilentPool(t, 4)
+	var conns []*pgx.Conn
+	for range 4 {
+		conns = append(conns, acquire(t, p))
 	}
-	return s.Conn.Write(b)
+	for _, conn := range conns {
+		p.Release(conn)
+	}
+	network.on.Store(true)
+	<-time.After(1100 * time.Millisecond) // a connection is trusted for a second
+	p.Release(acquire(t, p))
+	var others sync.WaitGroup
+	for range 4 {
+		others.Go(func() {
+			conn, err := p.Acquire(t.Context())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer p.Release(conn)
+			if _, err := conn.Exec(t.Context(), "SELECT 1"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	others.Wait()
+	network.mu.Lock()
+	defer network.mu.Unlock()
+	if checks := bytes.Count(network.kept, []byte{'Q'}); checks != 1 {
+		t.Errorf("%d connections were checked, want one: the messages sent were %q", checks, network.kept)
+	}
 }
