@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -351,4 +353,70 @@ func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {
 	if checks := bytes.Count(network.kept, []byte{'Q'}); checks != 1 {
 		t.Errorf("%d connections were checked, want one: the messages sent were %q", checks, network.kept)
 	}
+}
+
+func TestAPlaceIsFreeOnlyWhenTheServerHasClosedItsEnd(t *testing.T) {
+	t.Parallel()
+	config, err := pgx.ParseConfig(pgtest.BooksURL(t))
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	log := &diary{}
+	config.DialFunc = func(ctx context.Context, kind, address string) (net.Conn, error) {
+		log.note("dial")
+		conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
+		return &noted{conn, log}, err
+	}
+	p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config.Copy()) })
+	t.Cleanup(func() { p.Close() })
+	first := acquire(t, p)
+	if _, err := first.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
+		t.Fatal(err)
+	}
+	second := make(chan *pgx.Conn)
+	go func() {
+		conn, err := p.Acquire(t.Context())
+		if err != nil {
+			t.Error(err)
+		}
+		second <- conn
+	}()
+	pgtest.Eventually(t, 10*time.Second, "another caller waits for the place", func() bool { return p.Stats().Waits == 1 })
+	p.Release(first)
+	p.Release(<-second)
+	if got, want := log.String(), "dial, the server has closed its end, dial"; got != want {
+		t.Errorf("it went %s; want %s", got, want)
+	}
+}
+
+// diary is what happened, in order.
+type diary struct {
+	mu      sync.Mutex // protects the following
+	entries []string
+}
+
+func (d *diary) note(entry string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.entries = append(d.entries, entry)
+}
+
+func (d *diary) String() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return strings.Join(d.entries, ", ")
+}
+
+// noted is a connection whose end is noted in a diary.
+type noted struct {
+	net.Conn
+	diary *diary
+}
+
+func (n *noted) Read(b []byte) (int, error) {
+	got, err := n.Conn.Read(b)
+	if errors.Is(err, io.EOF) {
+		n.diary.note("the server has closed its end")
+	}
+	return got, err
 }
