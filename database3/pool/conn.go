@@ -67,9 +67,6 @@ func hangUp(entries ...entry) {
 			conn := e.conn.PgConn()
 			// A failure below means that the connection is gone already, which is what it is all about.
 			if !conn.IsClosed() {
-				if conn.IsBusy() {
-					_ = conn.CancelRequest(ctx) // the server hears no farewell in the middle of a query
-				}
 				_ = conn.Conn().SetDeadline(deadline)
 				conn.Frontend().Send(&pgproto3.Terminate{})
 				_ = conn.Frontend().Flush()

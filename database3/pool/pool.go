@@ -26,7 +26,7 @@ type Pool struct {
 	idle  []entry    // the last one returned is the first one lent; never more of them than places are free
 	lent  []entry    // borrowed and not yet released
 	doubt moment     // a connection broke at this time: what was idle then is checked before it is lent
-	stale moment     // the server ended a connection at this time: what was dialled before is not lent again
+	stale moment     // the server ended one, or one was found dead: what was dialled before this time is not lent again
 
 	dials, waits atomic.Int64 // as in Stats
 }
@@ -96,8 +96,8 @@ func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
 	}
 	p.mu.Lock()
 	p.forget(last.conn)
-	if fresh && ctx.Err() == nil { // a check that the caller itself cut short would say nothing
-		p.stale = now() // it is dead, and so, in all likelihood, are the others: nobody else shall lose a second to find out
+	if fresh && ctx.Err() == nil { // a check that the caller itself cut short says nothing
+		p.stale = now() // and so, in all likelihood, are the others dead: nobody else shall lose a second to find out
 	}
 	p.mu.Unlock()
 	hangUp(last)

@@ -196,6 +196,34 @@ func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
 	}
 }
 
+func TestWhereTheServerIsFullAConnectionThatIsReleasedServesWhoTriesToConnect(t *testing.T) {
+	url := pgtest.BooksURL(t)
+	var dials atomic.Int64
+	p := pool.New(2, func(ctx context.Context) (*pgx.Conn, error) {
+		if dials.Add(1) > 1 {
+			return nil, &pgconn.PgError{Code: "53300"}
+		}
+		return pgx.Connect(ctx, url)
+	})
+	t.Cleanup(func() { p.Close() })
+	only := acquire(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	served := make(chan error)
+	go func() {
+		conn, err := p.Acquire(ctx)
+		if err == nil {
+			p.Release(conn)
+		}
+		served <- err
+	}()
+	pgtest.Eventually(t, 10*time.Second, "the other caller was refused", func() bool { return dials.Load() > 1 })
+	p.Release(only)
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
