@@ -1,12 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"image/color"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
@@ -17,8 +21,20 @@ var (
 	perCall = color.RGBA{R: 0xc8, G: 0x55, B: 0x3d, A: 0xff}
 )
 
+func init() {
+	sans := font.Font{Typeface: "Liberation", Variant: "Sans"}
+	plot.DefaultFont, plotter.DefaultFont = sans, sans
+}
+
 // draw draws the chart into a file, whose kind is that of its name: .svg, .png or .pdf.
-func (r *result) draw(file string) error {
+func (r *result) draw(file string) (err error) {
+	if strings.EqualFold(filepath.Ext(file), ".svg") {
+		f, err := os.Create(file)
+		if err != nil {
+			return err
+		}
+		return errors.Join(r.write(f), f.Close())
+	}
 	p, err := r.chart()
 	if err != nil {
 		return err
@@ -26,7 +42,7 @@ func (r *result) draw(file string) error {
 	return p.Save(chartWidth, r.chartHeight(), file)
 }
 
-// write draws the chart as SVG.
+// write draws the chart as SVG. An SVG only names its font: others as wide are named beside it, for computers without it.
 func (r *result) write(w io.Writer) error {
 	p, err := r.chart()
 	if err != nil {
@@ -36,7 +52,11 @@ func (r *result) write(w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = svg.WriteTo(w)
+	var drawing strings.Builder
+	if _, err := svg.WriteTo(&drawing); err != nil {
+		return err
+	}
+	_, err = strings.NewReplacer("font-family:Liberation Sans", "font-family:'Liberation Sans',Arial,Helvetica,sans-serif").WriteString(w, drawing.String())
 	return err
 }
 
@@ -56,18 +76,18 @@ func (r *result) chart() (*plot.Plot, error) {
 		p.Title.Text += fmt.Sprintf(", %v away", r.RTT)
 	}
 	p.Title.TextStyle.Font.Size = 24
-	p.Title.Padding = 16
+	p.Title.Padding = 20
 	p.X.Tick.Label.Font.Size = 14
 	p.X.Label.Text = fmt.Sprintf("%d workers, pools of %d", r.Workers, r.Pool)
 	p.X.Label.TextStyle.Font.Size = 16
 	p.Y.Tick.Label.Font.Size = 18
 	p.X.Min = 0
+	p.X.Tick.Marker = wholeTicks{}
 	var ticks []string
 	var labels plotter.XYLabels
 	for i := range r.Entrants {
-		e := r.Entrants[len(r.Entrants)-1-i] // from the bottom up
-		// The blanks leave room: an SVG names its font, and where that is missing a wider one takes its place.
-		ticks = append(ticks, e.Name+strings.Repeat("\u00a0", 8))
+		e := r.Entrants[len(r.Entrants)-1-i]                      // from the bottom up
+		ticks = append(ticks, e.Name+strings.Repeat("\u00a0", 5)) // where the font is missing, a wider one needs the room
 		bar, err := plotter.NewBarChart(plotter.Values{e.CallsPerSec}, 34)
 		if err != nil {
 			return nil, err
@@ -79,7 +99,7 @@ func (r *result) chart() (*plot.Plot, error) {
 		}
 		p.Add(bar)
 		labels.XYs = append(labels.XYs, plotter.XY{X: e.CallsPerSec, Y: float64(i)})
-		labels.Labels = append(labels.Labels, fmt.Sprintf(" %.0f", e.CallsPerSec))
+		labels.Labels = append(labels.Labels, fmt.Sprintf("\u00a0%.0f", e.CallsPerSec))
 		p.X.Max = max(p.X.Max, e.CallsPerSec*1.15)
 	}
 	numbers, err := plotter.NewLabels(labels)
@@ -94,4 +114,17 @@ func (r *result) chart() (*plot.Plot, error) {
 	p.NominalY(ticks...)
 	p.Y.Tick.Width, p.Y.Width = 0, 0
 	return p, nil
+}
+
+// wholeTicks are the default ones with their numbers in whole calls.
+type wholeTicks struct{ plot.DefaultTicks }
+
+func (w wholeTicks) Ticks(low, high float64) []plot.Tick {
+	ticks := w.DefaultTicks.Ticks(low, high)
+	for i := range ticks {
+		if ticks[i].Label != "" {
+			ticks[i].Label = fmt.Sprintf("%.0f", ticks[i].Value)
+		}
+	}
+	return ticks
 }

@@ -177,8 +177,9 @@ func (w *webRace) start(rw http.ResponseWriter, r *http.Request) {
 	go func() {
 		defer close(done)
 		defer cancel()
-		watching := make(chan struct{})
-		go w.count(ctx, watching)
+		before, watching := make(chan struct{}), make(chan struct{})
+		go w.count(ctx, before, watching)
+		<-before
 		err := race.run(ctx, &environment{stderr: io.Discard}, chosen)
 		cancel()
 		<-watching
@@ -255,9 +256,13 @@ func (w *webRace) stop() {
 	<-done
 }
 
-// count asks the server five times a second how many connections it has, until ctx ends.
-func (w *webRace) count(ctx context.Context, done chan<- struct{}) {
+// count asks the server five times a second how many connections it has. It closes before when it has asked once, so that
+// the race can begin, and done when ctx has ended and the race's own connections are gone: the server takes a moment to
+// let them go, two seconds at most.
+func (w *webRace) count(ctx context.Context, before, done chan<- struct{}) {
 	defer close(done)
+	began := sync.OnceFunc(func() { close(before) })
+	defer began()
 	address, err := dburl.Get()
 	if err != nil || dburl.IsSQLite(address) {
 		return
@@ -273,7 +278,8 @@ func (w *webRace) count(ctx context.Context, done chan<- struct{}) {
 	defer conn.Close(context.Background())
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
-	for over := false; ; {
+	others := -1 // connections that are not the race's
+	for left := 10; left > 0; {
 		var n int
 		asking, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		err := conn.QueryRow(asking, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
@@ -286,14 +292,16 @@ func (w *webRace) count(ctx context.Context, done chan<- struct{}) {
 		w.now.Connections = n
 		w.publish()
 		w.mu.Unlock()
-		if over {
-			return
+		if others < 0 {
+			others = n
+			began()
 		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			over = true // once more: what is left when all have hung up
+		if ctx.Err() != nil {
+			if left--; n <= others {
+				return
+			}
 		}
+		<-tick.C
 	}
 }
 

@@ -59,7 +59,7 @@ func TestALectureHallWatchesARaceInTheBrowser(t *testing.T) {
 		})
 	}
 	do(chromedp.EmulateViewport(1280, 720), chromedp.Navigate(address), chromedp.WaitVisible("#start"),
-		chromedp.Evaluate[chromedp.Void](`document.getElementById("calls").value = 60; document.getElementById("rtt").value = 2`),
+		chromedp.Evaluate[chromedp.Void](`document.getElementById("calls").value = 60; document.getElementById("workers").value = 2; document.getElementById("rtt").value = 2`),
 		chromedp.Click("#start"))
 	until("the bars move", `document.querySelectorAll("#rows tr").length === 7 && document.getElementById("state").textContent.includes("%")`)
 	do(chromedp.Click("#pause"))
