@@ -106,7 +106,7 @@ type result struct {
 
 func runRace(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "race", raceAbout)
-	calls := f.Int("n", 400, "make `CALLS` calls with each contender")
+	calls := f.Int("n", 300, "make `CALLS` calls with each contender")
 	workers := f.Int("c", 8, "make them from `WORKERS` goroutines at once")
 	size := f.Int("pool", 8, "let the pools hold `SIZE` connections")
 	only := f.String("only", "", "race only these `NAMES`, with commas between them: "+names())
