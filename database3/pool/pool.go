@@ -17,18 +17,17 @@ var ErrClosed = errors.New("the connection pool is closed")
 
 // A Pool lends out connections. Many goroutines may use it at once. New makes one.
 type Pool struct {
-	dial   func(context.Context) (*pgx.Conn, error)
-	places chan struct{}      // a token in it for each place that is taken; a channel serves who waits in turn
-	open   context.Context    // ends with Close, to wake who waits and stop who dials
-	close  context.CancelFunc // ends open
+	dial         func(context.Context) (*pgx.Conn, error)
+	places       chan struct{}      // a token in it for each place that is taken; a channel serves who waits in turn
+	open         context.Context    // ends with Close, to wake who waits and stop who dials
+	close        context.CancelFunc // ends open
+	dials, waits atomic.Int64       // as in Stats
 
 	mu    sync.Mutex // protects the following for a few instructions: nobody waits, dials or hangs up under it
 	idle  []entry    // the last one returned is the first one lent; never more of them than places are free
 	lent  []entry    // borrowed and not yet released
 	doubt moment     // a connection broke at this time: what was idle then is checked before it is lent
 	stale moment     // the server ended one, or one was found dead: what was dialled before this time is not lent again
-
-	dials, waits atomic.Int64 // as in Stats
 }
 
 // New makes a pool of at most max connections, which dial opens when they are needed. It panics if max is less than one.
@@ -36,9 +35,8 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 	if max < 1 {
 		panic("pool: a pool needs room for at least one connection")
 	}
-	p := &Pool{dial: dial, places: make(chan struct{}, max)}
-	p.open, p.close = context.WithCancel(context.Background())
-	return p
+	open, cancel := context.WithCancel(context.Background())
+	return &Pool{dial: dial, places: make(chan struct{}, max), open: open, close: cancel}
 }
 
 // Acquire borrows a connection, to be given back with Release. Callers are served in the order in which they come. While
@@ -110,6 +108,7 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	defer cancel()
 	defer context.AfterFunc(p.open, cancel)()
 	_, patient := ctx.Deadline()
+	var reason error
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		born := now()
 		conn, err := p.dial(dialling)
@@ -120,7 +119,10 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 			p.lent = append(p.lent, entry{conn: conn, born: born})
 			return conn, nil
 		}
-		again := patient && passing(err)
+		if reason == nil || dialling.Err() == nil {
+			reason = err // what a dial says that was cut short tells less than the one before it
+		}
+		again := patient && passing(reason)
 		if again {
 			select {
 			case <-time.After(pause):
@@ -128,10 +130,10 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 			}
 		}
 		if why := p.stopped(ctx); why != nil {
-			return nil, fmt.Errorf("open a connection: %w: %w", why, err)
+			return nil, fmt.Errorf("open a connection: %w: %w", why, reason)
 		}
 		if !again {
-			return nil, fmt.Errorf("open a connection: %w", err)
+			return nil, fmt.Errorf("open a connection: %w", reason)
 		}
 		if conn := p.reuse(ctx); conn != nil { // a full server may grant no more, but another caller may have released one
 			return conn, nil
@@ -161,8 +163,7 @@ func (p *Pool) Release(conn *pgx.Conn) {
 	<-p.places // not before the server, too, has let the connection go
 }
 
-// Close closes the idle connections, which takes a second at most, wakes who waits, and leaves the borrowed connections
-// to be closed by their Release. It never fails, and closing twice does nothing.
+// Close closes what is idle, within a second, and wakes who waits. What is borrowed its Release closes. Twice is fine.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	p.close()

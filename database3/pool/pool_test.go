@@ -224,6 +224,26 @@ func TestWhereTheServerIsFullAConnectionThatIsReleasedServesWhoTriesToConnect(t 
 	}
 }
 
+func TestADialThatIsCutShortDoesNotHideWhyThoseBeforeItFailed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := &pgconn.PgError{Code: "53300"}
+		dials := 0
+		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
+			if dials++; dials < 3 {
+				return nil, full
+			}
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		if _, err := p.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, full) {
+			t.Errorf("got %v, want that the time was up and the server full", err)
+		}
+		p.Close()
+	})
+}
+
 func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {

@@ -109,7 +109,7 @@ func TestWhereNoneIsInstalledPostgreSQLIsDownloadedOnceByAnOrdinaryUser(t *testi
 		cmd.Stdout, cmd.Stderr = out, out
 		return cmd, out
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 
 	cmd, out := command(ctx, "http://127.0.0.1:1") // where nobody answers
@@ -126,7 +126,7 @@ func TestWhereNoneIsInstalledPostgreSQLIsDownloadedOnceByAnOrdinaryUser(t *testi
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		pgtest.Eventually(t, 30*time.Second, "the server is ready", func() bool { return strings.Contains(out.String(), "Ctrl-C stops it.") })
+		pgtest.Eventually(t, 2*time.Minute, "the server is ready", func() bool { return strings.Contains(out.String(), "Ctrl-C stops it.") })
 		if err := cmd.Process.Signal(os.Interrupt); err != nil {
 			t.Fatal(err)
 		}
