@@ -78,7 +78,11 @@ type runningApp struct {
 // startApp runs a shell line in an environment with nothing else in it, and waits until the app serves.
 func startApp(t *testing.T, bin, line, databaseURL string) *runningApp {
 	t.Helper()
-	port := freePort(t)
+	free, err := localpg.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := strconv.Itoa(free)
 	app := &runningApp{log: &safeBuffer{}, base: "http://127.0.0.1:" + port, done: make(chan error, 1)}
 	app.cmd = exec.Command("/bin/sh", "-c", "exec "+line)
 	app.cmd.Dir = t.TempDir()

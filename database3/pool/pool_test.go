@@ -27,8 +27,18 @@ import (
 
 func newPool(tb testing.TB, max int) *pool.Pool {
 	tb.Helper()
-	url := pgtest.BooksURL(tb)
-	p := pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) })
+	return newPoolOver(tb, max, (&net.Dialer{}).DialContext)
+}
+
+// newPoolOver is newPool with sockets that dial opens.
+func newPoolOver(tb testing.TB, max int, dial pgconn.DialFunc) *pool.Pool {
+	tb.Helper()
+	config, err := pgx.ParseConfig(pgtest.BooksURL(tb))
+	if err != nil {
+		tb.Fatal("the address does not parse")
+	}
+	config.DialFunc = dial
+	p := pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config.Copy()) })
 	tb.Cleanup(func() { p.Close() })
 	return p
 }
@@ -309,20 +319,14 @@ func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
 // arrives. What would have been sent is kept.
 func newSilentPool(t *testing.T, max int) (p *pool.Pool, network *silence) {
 	t.Helper()
-	config, err := pgx.ParseConfig(pgtest.BooksURL(t))
-	if err != nil {
-		t.Fatal("the address does not parse")
-	}
 	network = &silence{}
-	config.DialFunc = func(ctx context.Context, kind, address string) (net.Conn, error) {
+	p = newPoolOver(t, max, func(ctx context.Context, kind, address string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
 		if err != nil || network.on.Load() {
 			return conn, err
 		}
 		return &silent{conn, network}, nil
-	}
-	p = pool.New(max, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config.Copy()) })
-	t.Cleanup(func() { p.Close() })
+	})
 	return p, network
 }
 
@@ -405,18 +409,12 @@ func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {
 
 func TestAPlaceIsFreeOnlyWhenTheServerHasClosedItsEnd(t *testing.T) {
 	t.Parallel()
-	config, err := pgx.ParseConfig(pgtest.BooksURL(t))
-	if err != nil {
-		t.Fatal("the address does not parse")
-	}
 	log := &diary{}
-	config.DialFunc = func(ctx context.Context, kind, address string) (net.Conn, error) {
+	p := newPoolOver(t, 1, func(ctx context.Context, kind, address string) (net.Conn, error) {
 		log.note("dial")
 		conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
 		return &noted{conn, log}, err
-	}
-	p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config.Copy()) })
-	t.Cleanup(func() { p.Close() })
+	})
 	first := acquire(t, p)
 	if _, err := first.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
 		t.Fatal(err)

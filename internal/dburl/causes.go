@@ -43,6 +43,30 @@ func elsewhere(u *url.URL, _ url.Values) { u.Host = "HOST:5432" }
 // Error makes a Cause an error: the address of the database is refused with one of them.
 func (c *Cause) Error() string { return c.Says }
 
+// Mended is what DATABASE_URL could be set to against the cause, with PASSWORD and the like for what only the user knows.
+// It is empty where another address would mend nothing.
+func (c *Cause) Mended(address string) string {
+	if c.mend == nil {
+		return ""
+	}
+	address, err := Clean(address)
+	u := &url.URL{Scheme: "postgres", User: url.User("USER"), Host: "HOST:5432", Path: "/DATABASE"}
+	if err == nil && !IsSQLite(address) {
+		if u, err = url.Parse(address); err != nil {
+			return ""
+		}
+	}
+	name := u.User.Username()
+	u.User = nil
+	settings := u.Query()
+	settings.Del("password")
+	settings.Del("sslpassword")
+	c.mend(u, settings)
+	u.RawQuery = settings.Encode()
+	_, rest, _ := strings.Cut(u.String(), "://")
+	return "postgres://" + url.User(name).String() + ":PASSWORD@" + rest
+}
+
 // The causes that lie in the address itself.
 var (
 	notSet = &Cause{

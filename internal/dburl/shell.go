@@ -2,7 +2,6 @@ package dburl
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -53,28 +52,4 @@ var setting = regexp.MustCompile(`export DATABASE_URL='([^']*)'`)
 func (s Shell) translate(hint string) string {
 	hint = setting.ReplaceAllStringFunc(hint, func(line string) string { return s.Set(setting.FindStringSubmatch(line)[1]) })
 	return strings.NewReplacer(posix.unset, s.unset, posix.read, s.read).Replace(hint)
-}
-
-// Mended is what DATABASE_URL could be set to against the cause, with PASSWORD and the like for what only the user knows.
-// It is empty where another address would mend nothing.
-func (c *Cause) Mended(address string) string {
-	if c.mend == nil {
-		return ""
-	}
-	address, err := Clean(address)
-	u := &url.URL{Scheme: "postgres", User: url.User("USER"), Host: "HOST:5432", Path: "/DATABASE"}
-	if err == nil && !IsSQLite(address) {
-		if u, err = url.Parse(address); err != nil {
-			return ""
-		}
-	}
-	name := u.User.Username()
-	u.User = nil
-	settings := u.Query()
-	settings.Del("password")
-	settings.Del("sslpassword")
-	c.mend(u, settings)
-	u.RawQuery = settings.Encode()
-	_, rest, _ := strings.Cut(u.String(), "://")
-	return "postgres://" + url.User(name).String() + ":PASSWORD@" + rest
 }

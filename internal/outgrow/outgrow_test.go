@@ -110,12 +110,10 @@ func pooled(t *testing.T, address string) string {
 		t.Fatal("the address does not parse")
 	}
 	password, _ := u.User.Password()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := localpg.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
 	folder, err := os.MkdirTemp("", "penny-pgbouncer-*")
 	if err != nil {
 		t.Fatal(err)

@@ -94,11 +94,7 @@ func administer(tb testing.TB, statement string) {
 	office.mu.Lock()
 	defer office.mu.Unlock()
 	if office.conn == nil || office.conn.IsClosed() {
-		conn, err := pgx.Connect(ctx, Admin(tb))
-		if err != nil {
-			tb.Fatal(err)
-		}
-		office.conn = conn
+		office.conn = connect(ctx, tb, Admin(tb))
 	}
 	if _, err := office.conn.Exec(ctx, statement); err != nil {
 		tb.Fatalf("%.60s: %v", statement, err)
@@ -139,10 +135,7 @@ func Query(tb testing.TB, address, query string, into ...any) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	conn := connect(ctx, tb, address)
 	defer conn.Close(ctx)
 	if err := conn.QueryRow(ctx, query).Scan(into...); err != nil {
 		tb.Fatalf("%.60s: %v", query, err)
@@ -160,16 +153,22 @@ func Lock(tb testing.TB, address, table string) (unlock func()) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		tb.Fatal(err)
-	}
+	conn := connect(ctx, tb, address)
 	unlock = func() { conn.Close(context.Background()) }
 	tb.Cleanup(unlock)
 	if _, err := conn.Exec(ctx, "BEGIN; LOCK TABLE "+table+" IN ACCESS EXCLUSIVE MODE"); err != nil {
 		tb.Fatal(err)
 	}
 	return unlock
+}
+
+func connect(ctx context.Context, tb testing.TB, address string) *pgx.Conn {
+	tb.Helper()
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return conn
 }
 
 func execute(address, statements string) error {

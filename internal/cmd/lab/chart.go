@@ -27,7 +27,7 @@ func init() {
 }
 
 // draw draws the chart into a file, whose kind is that of its name: .svg, .png or .pdf.
-func (r *result) draw(file string) (err error) {
+func (r *result) draw(file string) error {
 	if strings.EqualFold(filepath.Ext(file), ".svg") {
 		f, err := os.Create(file)
 		if err != nil {

@@ -24,7 +24,7 @@ function cell(row, text, name) {
 	return td;
 }
 
-// The count of connections over time: the last 150 counts, half a minute, as a line that steps.
+// The count of connections over time, as a line that steps: what the last 150 messages of the server said.
 const counts = [];
 function remember(count) {
 	counts.push(count);
