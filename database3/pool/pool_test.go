@@ -413,7 +413,7 @@ func TestAPlaceIsFreeOnlyWhenTheServerHasClosedItsEnd(t *testing.T) {
 	p := newPoolOver(t, 1, func(ctx context.Context, kind, address string) (net.Conn, error) {
 		log.note("dial")
 		conn, err := (&net.Dialer{}).DialContext(ctx, kind, address)
-		return &noted{conn, log}, err
+		return &noted{Conn: conn, diary: log}, err
 	})
 	first := acquire(t, p)
 	if _, err := first.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
@@ -453,16 +453,25 @@ func (d *diary) String() string {
 	return strings.Join(d.entries, ", ")
 }
 
-// noted is a connection whose end is noted in a diary.
+// noted is a connection to a server that takes a moment to close its end after the farewell. Its end is noted in a diary.
 type noted struct {
 	net.Conn
-	diary *diary
+	diary    *diary
+	farewell atomic.Bool
+}
+
+func (n *noted) Write(b []byte) (int, error) {
+	if b[0] == 'X' { // PostgreSQL's message Terminate
+		n.farewell.Store(true)
+	}
+	return n.Conn.Write(b)
 }
 
 func (n *noted) Read(b []byte) (int, error) {
-	got, err := n.Conn.Read(b)
-	if errors.Is(err, io.EOF) {
+	if n.farewell.Load() {
+		<-time.After(200 * time.Millisecond)
 		n.diary.note("the server has closed its end")
+		return 0, io.EOF
 	}
-	return got, err
+	return n.Conn.Read(b)
 }
