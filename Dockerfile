@@ -3,7 +3,6 @@
 FROM golang:1.26 AS build
 WORKDIR /penny
 COPY go.mod go.sum ./
-COPY internal/nocgo internal/nocgo
 RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o /pennyapp ./pennyapp

@@ -1,15 +1,15 @@
-// Package penny holds what every stage of Penny, the little bookshop, has in common: what a book is and how it prints,
-// the table it lives in, and how a search for an author is put to a database.
+// Package penny holds what the stages of Penny, a small bookshop, share: the book, its table, and the search for an author.
 package penny
 
 import (
+	"context"
 	_ "embed"
 	"fmt"
 	"strings"
 )
 
-// SQL is penny.sql: it makes the books table anew and puts the three books in. It drops the table that was there.
-// SQLite and PostgreSQL both read it.
+// SQL is penny.sql. It drops the books table, makes it again, and fills it with the three books. SQLite and PostgreSQL
+// both read it.
 //
 //go:embed penny.sql
 var SQL string
@@ -21,16 +21,24 @@ type Book struct {
 	Title  string
 }
 
-// String is the book as the programs print it: a line each for its ISBN, its author and its title.
+// String returns the book as the programs print it: its ISBN, its author and its title, each on a line.
 func (b Book) String() string {
 	return fmt.Sprintf("%s\n%s\n%s\n", b.ISBN, b.Author, b.Title)
 }
 
-// wildcards makes the characters that mean something to LIKE mean themselves.
+// A Store finds books. Each of the four stages has one.
+type Store interface {
+	// ByAuthor returns the books whose author begins with prefix, ordered by ISBN, at most limit of them.
+	ByAuthor(ctx context.Context, prefix string, limit int) ([]Book, error)
+	// Close closes the connections.
+	Close() error
+}
+
+// wildcards escapes the characters that have a meaning in a LIKE pattern.
 var wildcards = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// Prefix is the LIKE pattern for all that begins with prefix. The query must say ESCAPE '\', because PostgreSQL
-// escapes with a backslash by default and SQLite with nothing.
+// Prefix returns the LIKE pattern for every text that begins with prefix. The query must say ESCAPE '\': a backslash
+// escapes by default in PostgreSQL, and nothing does in SQLite.
 func Prefix(prefix string) string {
 	return wildcards.Replace(prefix) + "%"
 }

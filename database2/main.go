@@ -1,6 +1,6 @@
-// Command database2 prints the books of an author, out of PostgreSQL, with a new connection for every call.
+// Command database2 prints the books of an author from PostgreSQL, over a new connection for every call.
 //
-// DATABASE_URL, in the environment or in the file .env, says where the database is.
+// DATABASE_URL, in the environment or in the file .env, is the address of the database.
 package main
 
 import (
@@ -10,8 +10,8 @@ import (
 )
 
 func main() {
-	flags := demo.Parse("database2")
-	url, err := dburl.Get()
+	flags := demo.Parse("database2", 0)
+	url, err := dburl.Get(dburl.PQ)
 	if err == nil {
 		err = run(flags, url)
 	}
@@ -22,16 +22,16 @@ func run(flags *demo.Flags, url string) error {
 	ctx, stop := demo.Context()
 	defer stop()
 
-	store, err := books.Open(ctx, url)
+	store, err := books.Open(url)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 
-	found, err := flags.Ask(ctx, store)
+	found, err := flags.Ask(ctx, store.ByAuthor)
 	if err != nil {
 		return err
 	}
 	flags.Print(found)
-	return flags.Time(ctx, store)
+	return flags.Time(ctx, store.ByAuthor, func() int64 { return demo.Opened(store.Stats()) })
 }

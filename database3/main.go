@@ -1,6 +1,6 @@
-// Command database3 prints the books of an author, out of PostgreSQL, with connections from a pool.
+// Command database3 prints the books of an author from PostgreSQL, over connections from a pool.
 //
-// DATABASE_URL, in the environment or in the file .env, says where the database is.
+// DATABASE_URL, in the environment or in the file .env, is the address of the database.
 package main
 
 import (
@@ -10,8 +10,8 @@ import (
 )
 
 func main() {
-	flags := demo.ParsePool("database3", 8)
-	url, err := dburl.Get()
+	flags := demo.Parse("database3", 8)
+	url, err := dburl.Get(dburl.PGX)
 	if err == nil {
 		err = run(flags, url)
 	}
@@ -22,16 +22,16 @@ func run(flags *demo.Flags, url string) error {
 	ctx, stop := demo.Context()
 	defer stop()
 
-	store, err := books.OpenPool(ctx, url, flags.Pool)
+	store, err := books.Open(url, flags.Pool)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 
-	found, err := flags.Ask(ctx, store)
+	found, err := flags.Ask(ctx, store.ByAuthor)
 	if err != nil {
 		return err
 	}
 	flags.Print(found)
-	return flags.Time(ctx, store)
+	return flags.Time(ctx, store.ByAuthor, func() int64 { return store.Stats().Dials })
 }

@@ -1,6 +1,6 @@
-// Command database4 prints the books of an author, out of PostgreSQL or SQLite, with an object-relational mapper.
+// Command database4 prints the books of an author from PostgreSQL or SQLite, through an object-relational mapper.
 //
-// DATABASE_URL, in the environment or in the file .env, says where the database is.
+// DATABASE_URL, in the environment or in the file .env, is the address of the database.
 package main
 
 import (
@@ -10,8 +10,8 @@ import (
 )
 
 func main() {
-	flags := demo.Parse("database4")
-	url, err := dburl.Get()
+	flags := demo.Parse("database4", 8)
+	url, err := dburl.Get(dburl.GORM)
 	if err == nil {
 		err = run(flags, url)
 	}
@@ -22,16 +22,16 @@ func run(flags *demo.Flags, url string) error {
 	ctx, stop := demo.Context()
 	defer stop()
 
-	store, err := books.Open(ctx, url)
+	store, err := books.Open(url, flags.Pool)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 
-	found, err := flags.Ask(ctx, store)
+	found, err := flags.Ask(ctx, store.ByAuthor)
 	if err != nil {
 		return err
 	}
 	flags.Print(found)
-	return flags.Time(ctx, store)
+	return flags.Time(ctx, store.ByAuthor, func() int64 { return demo.Opened(store.Stats()) })
 }

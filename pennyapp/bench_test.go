@@ -39,12 +39,12 @@ func BenchmarkSearchResults(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer pool.Close()
-	three, err := database3.Open(b.Context(), address)
+	three, err := database3.Open(address, poolSize)
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer three.Close()
-	four, err := database4.Open(b.Context(), address)
+	four, err := database4.Open(address, poolSize)
 	if err != nil {
 		b.Fatal(err)
 	}

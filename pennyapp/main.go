@@ -26,14 +26,15 @@ import (
 	"example.com/penny/internal/dburl"
 )
 
-// A Store is what the app needs of a layer.
-type Store interface {
-	ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
-	Close() error
-}
-
 // localURL is the database where DATABASE_URL is not set.
-const localURL = "sqlite:///penny.sqlite"
+const (
+	localFile = "penny.sqlite"
+	localURL  = "sqlite:///" + localFile
+)
+
+// poolSize is the number of connections that a pool may hold. The smallest hosted plans let 17 in, and two copies of the
+// app run while a new version takes over.
+const poolSize = 8
 
 func main() {
 	layer := flag.String("layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
@@ -60,7 +61,7 @@ func main() {
 
 // run serves until ctx ends, lets the requests in flight finish, and closes the store after them.
 func run(ctx context.Context, layer string) (err error) {
-	store, err := open(ctx, layer)
+	store, err := open(layer)
 	if err != nil {
 		return err
 	}
@@ -94,40 +95,33 @@ func run(ctx context.Context, layer string) (err error) {
 // errLayer is the error for a layer that does not exist.
 var errLayer = errors.New("there is no such layer")
 
-// open opens the layer on the database at DATABASE_URL or, where that is not set, on a SQLite file of its own. A
-// PostgreSQL that is down is no error: it may be up when the first visitor comes.
-func open(ctx context.Context, layer string) (Store, error) {
-	layer = "database" + strings.TrimPrefix(layer, "database")
-	open, found := openers[layer]
-	if !found {
+// open opens the layer on the database at DATABASE_URL or, if that is not set, on a SQLite file of its own. A PostgreSQL
+// that is down is no error: it may be up when the first visitor comes.
+func open(layer string) (penny.Store, error) {
+	form := map[string]func(string) (string, error){"1": dburl.SQLite, "2": dburl.PQ, "3": dburl.PGX, "4": dburl.GORM}
+	number := strings.TrimPrefix(layer, "database")
+	if form[number] == nil {
 		return nil, errLayer
 	}
-	url, err := dburl.Get()
-	if _, set := os.LookupEnv(dburl.Variable); !set && (layer == "database1" || layer == "database4") {
-		url, err = localURL, database1.Create(ctx, localURL)
+	url, err := dburl.Get(form[number])
+	if _, set := os.LookupEnv(dburl.Variable); !set && (number == "1" || number == "4") {
+		if err := database1.Create(localFile); err != nil {
+			return nil, err
+		}
+		url, err = dburl.SQLite(localURL)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return open(ctx, url)
-}
-
-// openers open the layers.
-var openers = map[string]func(ctx context.Context, url string) (Store, error){
-	"database1": opener(database1.Open),
-	"database2": opener(database2.Open),
-	"database3": opener(database3.Open),
-	"database4": opener(database4.Open),
-}
-
-// opener makes a layer's Open one that opens a Store; a nil pointer in a Store would not be a nil Store.
-func opener[S Store](open func(context.Context, string) (S, error)) func(context.Context, string) (Store, error) {
-	return func(ctx context.Context, url string) (Store, error) {
-		store, err := open(ctx, url)
-		if err != nil {
-			return nil, err
-		}
-		return store, nil
+	switch number {
+	case "1":
+		return database1.Open(url)
+	case "2":
+		return database2.Open(url)
+	case "3":
+		return database3.Open(url, poolSize)
+	default:
+		return database4.Open(url, poolSize)
 	}
 }
 

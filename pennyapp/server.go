@@ -34,7 +34,7 @@ var pages = template.Must(template.ParseFS(files, "templates/*.html"))
 
 // An app answers the visitors.
 type app struct {
-	store  Store
+	store  penny.Store
 	logger *slog.Logger
 	mux    *http.ServeMux
 	now    func() time.Time
@@ -50,7 +50,7 @@ type page struct {
 	More    bool // there are more books than are shown
 }
 
-func newApp(store Store, logger *slog.Logger) *app {
+func newApp(store penny.Store, logger *slog.Logger) *app {
 	a := &app{store: store, logger: logger, mux: http.NewServeMux(), now: time.Now}
 	static, err := fs.Sub(files, "static")
 	if err != nil {

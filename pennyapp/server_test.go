@@ -23,7 +23,7 @@ import (
 )
 
 // shop is the app as it stands on the internet, middleware and limits included, on a store.
-func shop(t *testing.T, store Store) (base string, log *safeBuffer) {
+func shop(t *testing.T, store penny.Store) (base string, log *safeBuffer) {
 	t.Helper()
 	log = &safeBuffer{}
 	logger := slog.New(slog.NewJSONHandler(log, nil))
@@ -51,10 +51,10 @@ func (b *safeBuffer) String() string {
 	return b.text.String()
 }
 
-func sqliteStore(t *testing.T) (Store, bookstest.Database) {
+func sqliteStore(t *testing.T) (penny.Store, bookstest.Database) {
 	t.Helper()
 	db := bookstest.SQLite(t)
-	store, err := database1.Open(t.Context(), db.URL)
+	store, err := database1.Open(db.URL)
 	if err != nil {
 		t.Fatal(err)
 	}

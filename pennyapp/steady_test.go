@@ -23,10 +23,10 @@ import (
 // layers are those that talk to PostgreSQL.
 var layers = []string{"database2", "database3", "database4"}
 
-func openLayer(t *testing.T, layer, address string) Store {
+func openLayer(t *testing.T, layer, address string) penny.Store {
 	t.Helper()
 	t.Setenv("DATABASE_URL", address)
-	store, err := open(t.Context(), layer)
+	store, err := open(layer)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func TestWithNothingSetTheBooksAreInAFileThatTheAppMakes(t *testing.T) {
 	t.Setenv("DATABASE_URL", "")
 	os.Unsetenv("DATABASE_URL")
 	for _, layer := range []string{"database1", "1", "database4"} {
-		store, err := open(t.Context(), layer)
+		store, err := open(layer)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -256,7 +256,7 @@ func TestWithNothingSetTheBooksAreInAFileThatTheAppMakes(t *testing.T) {
 		t.Error(err)
 	}
 	for layer, want := range map[string]string{"database2": "DATABASE_URL is not set", "database9": "there is no such layer"} {
-		_, err := open(t.Context(), layer)
+		_, err := open(layer)
 		if err == nil {
 			t.Errorf("%s opened", layer)
 			continue
@@ -266,7 +266,7 @@ func TestWithNothingSetTheBooksAreInAFileThatTheAppMakes(t *testing.T) {
 		}
 	}
 	t.Setenv("DATABASE_URL", "sqlite:///"+filepath.ToSlash(filepath.Join(t.TempDir(), "typo.sqlite")))
-	if _, err := open(t.Context(), "database4"); err == nil {
+	if _, err := open("database4"); err == nil {
 		t.Error("a SQLite file that is missing was made, though DATABASE_URL names it")
 	}
 	for _, port := range []string{"", "0", "http", "70000"} {

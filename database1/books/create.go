@@ -1,7 +1,6 @@
 package books
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -10,26 +9,21 @@ import (
 	"path/filepath"
 
 	"example.com/penny"
-	"example.com/penny/internal/dburl"
 )
 
-// Create makes the SQLite file at url with the three books in it. A file that is there already is left as it is.
-func Create(ctx context.Context, url string) error {
-	file, err := dburl.File(url)
-	if err != nil {
-		return err
-	}
+// Create makes the SQLite file with the three books in it. If the file exists, Create leaves it as it is.
+func Create(file string) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	// The file gets its name when it is complete: who is stopped half-way leaves no half of a database.
+	// The file gets its name when it is complete, so that a program that is stopped leaves no half of a database.
 	folder, err := os.MkdirTemp(filepath.Dir(file), ".penny-*")
 	if err != nil {
 		return fmt.Errorf("make %s: %w", file, err)
 	}
 	defer os.RemoveAll(folder)
 	draft := filepath.Join(folder, "penny.sqlite")
-	if err := fill(ctx, draft); err != nil {
+	if err := fill(draft); err != nil {
 		return fmt.Errorf("make %s: %w", file, err)
 	}
 	if err := os.Rename(draft, file); err != nil {
@@ -39,13 +33,13 @@ func Create(ctx context.Context, url string) error {
 }
 
 // fill loads penny.sql into a new SQLite file.
-func fill(ctx context.Context, file string) error {
+func fill(file string) error {
 	db, err := sql.Open("sqlite", file)
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	if _, err := db.ExecContext(ctx, penny.SQL); err != nil {
+	if _, err := db.Exec(penny.SQL); err != nil {
 		return fmt.Errorf("load penny.sql: %w", err)
 	}
 	return db.Close()

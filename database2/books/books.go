@@ -1,60 +1,39 @@
-// Package books finds books in a PostgreSQL database, with a new connection for every call.
+// Package books finds books in a PostgreSQL database, over a new connection for every call.
 package books
 
 import (
 	"context"
 	"database/sql"
 	"fmt"
-	"sync/atomic"
 
 	_ "github.com/lib/pq" // the driver "postgres"
 
 	"example.com/penny"
-	"example.com/penny/internal/dburl"
 )
 
 const byAuthor = `
-	SELECT isbn, author, COALESCE(title, '') FROM books
+	SELECT COALESCE(isbn, ''), author, COALESCE(title, '') FROM books
 	WHERE author ILIKE $1 ESCAPE '\'
 	ORDER BY isbn COLLATE "C"
 	LIMIT $2`
 
-// A Store answers questions about the books in one database. Many goroutines may ask it at once.
-type Store struct {
-	dsn    string
-	opened atomic.Int64
-}
+// A Store finds books in one database. Many goroutines may use it at once.
+type Store struct{ db *sql.DB }
 
-// Open makes a Store for the PostgreSQL database at url. It does not connect yet.
-func Open(ctx context.Context, url string) (*Store, error) {
-	dsn, err := dburl.PQ(url)
-	if err != nil {
-		return nil, err
-	}
-	return &Store{dsn: dsn}, nil
-}
-
-// ByAuthor finds the books whose author begins with prefix, ordered by ISBN, limit of them at most. It ignores
-// case, and which letters have one is up to the database's locale: in most, ö matches Ö.
-func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
-	// A *sql.DB is itself a pool of connections. Opened and closed here, it holds one, for this call alone.
-	db, err := sql.Open("postgres", s.dsn)
+// Open returns a Store for the database at url. It does not connect to a server yet.
+func Open(url string) (*Store, error) {
+	db, err := sql.Open("postgres", url)
 	if err != nil {
 		return nil, fmt.Errorf("open: %w", err)
 	}
-	defer db.Close()
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("connect: %w", err)
-	}
-	defer conn.Close()
-	s.opened.Add(1)
-	return find(ctx, conn, prefix, limit)
+	db.SetMaxIdleConns(0) // A *sql.DB is a pool. This switches it off: each call opens a connection of its own.
+	return &Store{db}, nil
 }
 
-// find is ByAuthor over one connection.
-func find(ctx context.Context, conn *sql.Conn, prefix string, limit int) ([]penny.Book, error) {
-	rows, err := conn.QueryContext(ctx, byAuthor, penny.Prefix(prefix), max(limit, 0))
+// ByAuthor returns the books whose author begins with prefix, ordered by ISBN, at most limit of them.
+// It ignores case: SQLite knows the case of A to Z, PostgreSQL that of every letter in the database's locale.
+func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
+	rows, err := s.db.QueryContext(ctx, byAuthor, penny.Prefix(prefix), limit)
 	if err != nil {
 		return nil, fmt.Errorf("find books: %w", err)
 	}
@@ -73,5 +52,8 @@ func find(ctx context.Context, conn *sql.Conn, prefix string, limit int) ([]penn
 	return books, nil
 }
 
-// Close has nothing to close: each call closed its own.
-func (s *Store) Close() error { return nil }
+// Stats reports what the Store's connections are doing.
+func (s *Store) Stats() sql.DBStats { return s.db.Stats() }
+
+// Close closes the connections.
+func (s *Store) Close() error { return s.db.Close() }

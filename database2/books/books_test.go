@@ -1,15 +1,21 @@
 package books_test
 
 import (
-	"context"
 	"testing"
 
+	"example.com/penny"
 	"example.com/penny/database2/books"
 	"example.com/penny/internal/bookstest"
+	"example.com/penny/internal/demo"
 )
 
-func TestTheLayerMeetsTheContract(t *testing.T) {
-	bookstest.Run(t, bookstest.Postgres, func(ctx context.Context, url string) (bookstest.Store, error) {
-		return books.Open(ctx, url)
+func TestContract(t *testing.T) {
+	bookstest.Run(t, bookstest.Postgres, func(url string) (penny.Store, error) { return books.Open(url) })
+}
+
+func TestEachCallOpensAConnection(t *testing.T) {
+	bookstest.Connections(t, 5, func(url string) (penny.Store, func() int64, error) {
+		store, err := books.Open(url)
+		return store, func() int64 { return demo.Opened(store.Stats()) }, err
 	})
 }

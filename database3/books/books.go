@@ -1,4 +1,4 @@
-// Package books finds books in a PostgreSQL database, with connections that it borrows from a pool.
+// Package books finds books in a PostgreSQL database, over connections from a pool.
 package books
 
 import (
@@ -9,55 +9,36 @@ import (
 
 	"example.com/penny"
 	"example.com/penny/database3/pool"
-	"example.com/penny/internal/dburl"
 )
 
 const byAuthor = `
-	SELECT isbn, author, COALESCE(title, '') FROM books
+	SELECT COALESCE(isbn, ''), author, COALESCE(title, '') FROM books
 	WHERE author ILIKE $1 ESCAPE '\'
 	ORDER BY isbn COLLATE "C"
 	LIMIT $2`
 
-// A Store answers questions about the books in one database. Many goroutines may ask it at once.
+// A Store finds books in one database. Many goroutines may use it at once.
 type Store struct{ pool *pool.Pool }
 
-// Open makes a Store for the PostgreSQL database at url, which holds 8 connections at most. It does not connect yet.
-func Open(ctx context.Context, url string) (*Store, error) { return OpenPool(ctx, url, 8) }
-
-// OpenPool is Open with a pool of another size.
-func OpenPool(ctx context.Context, url string, size int) (*Store, error) {
-	dsn, err := dburl.PGX(url)
+// Open returns a Store for the database at url, with at most size connections. It does not connect to a server yet.
+func Open(url string, size int) (*Store, error) {
+	config, err := pgx.ParseConfig(url)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("open: %w", err)
 	}
-	dial := func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, dsn) }
-	return &Store{pool: pool.New(size, dial)}, nil
+	dial := func(ctx context.Context) (*pgx.Conn, error) { return pgx.ConnectConfig(ctx, config) }
+	return &Store{pool.New(size, dial)}, nil
 }
 
-// ByAuthor finds the books whose author begins with prefix, ordered by ISBN, limit of them at most. It ignores
-// case, and which letters have one is up to the database's locale: in most, ö matches Ö.
+// ByAuthor returns the books whose author begins with prefix, ordered by ISBN, at most limit of them.
+// It ignores case: SQLite knows the case of A to Z, PostgreSQL that of every letter in the database's locale.
 func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
-	books, died, err := s.once(ctx, prefix, limit)
-	if died && ctx.Err() == nil { // To ask once more is safe: asking changes nothing.
-		books, _, err = s.once(ctx, prefix, limit)
-	}
-	return books, err
-}
-
-// once asks over one connection, and tells whether that connection died of it.
-func (s *Store) once(ctx context.Context, prefix string, limit int) (books []penny.Book, died bool, err error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return nil, false, fmt.Errorf("connect: %w", err)
+		return nil, fmt.Errorf("connect: %w", err)
 	}
-	defer s.pool.Release(conn)
-	books, err = find(ctx, conn, prefix, limit)
-	return books, err != nil && conn.IsClosed(), err
-}
-
-// find is ByAuthor over one connection.
-func find(ctx context.Context, conn *pgx.Conn, prefix string, limit int) ([]penny.Book, error) {
-	rows, err := conn.Query(ctx, byAuthor, penny.Prefix(prefix), max(limit, 0))
+	defer conn.Release()
+	rows, err := conn.Query(ctx, byAuthor, penny.Prefix(prefix), limit)
 	if err != nil {
 		return nil, fmt.Errorf("find books: %w", err)
 	}
@@ -75,6 +56,9 @@ func find(ctx context.Context, conn *pgx.Conn, prefix string, limit int) ([]penn
 	}
 	return books, nil
 }
+
+// Stats reports what the Store's connections are doing.
+func (s *Store) Stats() pool.Stats { return s.pool.Stats() }
 
 // Close closes the connections.
 func (s *Store) Close() error { return s.pool.Close() }

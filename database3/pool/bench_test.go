@@ -72,7 +72,7 @@ var contenders = []contender{
 			if err != nil {
 				return err
 			}
-			defer p.Release(conn)
+			defer conn.Release()
 			if use {
 				return scan(conn.Query(ctx, query, "ker%", 100))
 			}

@@ -42,7 +42,24 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 // Acquire borrows a connection, to be given back with Release. Callers are served in the order in which they come. While
 // the server is starting, full, or out of reach, Acquire tries to connect until ctx's deadline; without one, and where
 // waiting mends nothing (a wrong password), once. It ends at once when ctx does, and with ErrClosed after Close.
-func (p *Pool) Acquire(ctx context.Context) (conn *pgx.Conn, err error) {
+func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
+	conn, err := p.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{conn, p}, nil
+}
+
+// A Conn is a connection on loan.
+type Conn struct {
+	*pgx.Conn
+	pool *Pool
+}
+
+// Release gives the connection back.
+func (c *Conn) Release() { c.pool.Release(c.Conn) }
+
+func (p *Pool) acquire(ctx context.Context) (conn *pgx.Conn, err error) {
 	if err := p.stopped(ctx); err != nil {
 		return nil, fmt.Errorf("acquire a connection: %w", err)
 	}

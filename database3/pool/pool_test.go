@@ -43,7 +43,7 @@ func newPoolOver(tb testing.TB, max int, dial pgconn.DialFunc) *pool.Pool {
 	return p
 }
 
-func acquire(tb testing.TB, p *pool.Pool) *pgx.Conn {
+func acquire(tb testing.TB, p *pool.Pool) *pool.Conn {
 	tb.Helper()
 	conn, err := p.Acquire(context.Background())
 	if err != nil {
@@ -69,30 +69,14 @@ func TestAPoolWithoutRoomPanics(t *testing.T) {
 func TestTheLastConnectionReleasedIsTheNextOneLent(t *testing.T) {
 	p := newPool(t, 3)
 	first, second, third := acquire(t, p), acquire(t, p), acquire(t, p)
-	p.Release(first)
-	p.Release(third)
-	p.Release(second)
-	for i, want := range []*pgx.Conn{second, third, first} {
-		if got := acquire(t, p); got != want {
+	first.Release()
+	third.Release()
+	second.Release()
+	for i, want := range []*pool.Conn{second, third, first} {
+		if got := acquire(t, p); got.Conn != want.Conn {
 			t.Errorf("acquire %d did not give the connection released %d before", i, i)
 		}
 	}
-}
-
-func TestReleasingWhatIsNotBorrowedPanicsAndHarmsNothing(t *testing.T) {
-	p, other := newPool(t, 2), newPool(t, 1)
-	conn, foreign := acquire(t, p), acquire(t, other)
-	p.Release(conn)
-	for name, c := range map[string]*pgx.Conn{"twice": conn, "another pool's": foreign, "nothing": nil} {
-		if !panics(func() { p.Release(c) }) {
-			t.Errorf("releasing %s did not panic", name)
-		}
-	}
-	want := pool.Stats{Max: 2, Idle: 1, Dials: 1}
-	if got := p.Stats(); got != want {
-		t.Errorf("afterwards the pool is %+v, want %+v", got, want)
-	}
-	other.Release(foreign)
 }
 
 func TestAConnectionReleasedAfterCloseIsClosed(t *testing.T) {
@@ -104,7 +88,7 @@ func TestAConnectionReleasedAfterCloseIsClosed(t *testing.T) {
 	if conn.IsClosed() {
 		t.Error("Close closed a borrowed connection")
 	}
-	p.Release(conn)
+	conn.Release()
 	if !conn.IsClosed() {
 		t.Error("the connection is still open")
 	}
@@ -133,11 +117,11 @@ func TestStatsCountWhatHappens(t *testing.T) {
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	p.Release(first)
+	first.Release()
 	if _, err := second.Exec(t.Context(), "BEGIN"); err != nil {
 		t.Fatal(err)
 	}
-	p.Release(second)
+	second.Release()
 	if got, want := p.Stats(), (pool.Stats{Max: 2, Idle: 1, Dials: 2, Waits: 1}); got != want {
 		t.Errorf("after one came back clean and one in a transaction: got %+v, want %+v", got, want)
 	}
@@ -145,14 +129,14 @@ func TestStatsCountWhatHappens(t *testing.T) {
 
 func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
 	p := newPool(t, 4)
-	p.Release(acquire(t, p))
+	acquire(t, p).Release()
 	ctx := t.Context()
 	if n := testing.AllocsPerRun(1000, func() {
 		conn, err := p.Acquire(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Release(conn)
+		conn.Release()
 	}); n != 0 {
 		t.Errorf("%v allocations, want none", n)
 	}
@@ -223,12 +207,12 @@ func TestWhereTheServerIsFullAConnectionThatIsReleasedServesWhoTriesToConnect(t 
 	go func() {
 		conn, err := p.Acquire(ctx)
 		if err == nil {
-			p.Release(conn)
+			conn.Release()
 		}
 		served <- err
 	}()
 	pgtest.Eventually(t, 10*time.Second, "the other caller was refused", func() bool { return dials.Load() > 1 })
-	p.Release(only)
+	only.Release()
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
@@ -304,7 +288,7 @@ type key struct{}
 
 func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
 	p := newPool(t, 1)
-	p.Release(acquire(t, p))
+	acquire(t, p).Release()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := p.Acquire(ctx); !errors.Is(err, context.Canceled) {
@@ -363,7 +347,7 @@ func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
 	}
 	network.on.Store(true)
 	start := time.Now()
-	p.Release(conn)
+	conn.Release()
 	if took := time.Since(start); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
@@ -375,16 +359,16 @@ func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
 func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {
 	t.Parallel()
 	p, network := newSilentPool(t, 4)
-	var conns []*pgx.Conn
+	var conns []*pool.Conn
 	for range 4 {
 		conns = append(conns, acquire(t, p))
 	}
 	for _, conn := range conns {
-		p.Release(conn)
+		conn.Release()
 	}
 	network.on.Store(true)
 	<-time.After(1100 * time.Millisecond) // a connection is trusted for a second
-	p.Release(acquire(t, p))
+	acquire(t, p).Release()
 	var others sync.WaitGroup
 	for range 4 {
 		others.Go(func() {
@@ -393,7 +377,7 @@ func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			defer p.Release(conn)
+			defer conn.Release()
 			if _, err := conn.Exec(t.Context(), "SELECT 1"); err != nil {
 				t.Error(err)
 			}
@@ -419,7 +403,7 @@ func TestAPlaceIsFreeOnlyWhenTheServerHasClosedItsEnd(t *testing.T) {
 	if _, err := first.Exec(t.Context(), "BEGIN"); err != nil { // so that Release has to close it
 		t.Fatal(err)
 	}
-	second := make(chan *pgx.Conn)
+	second := make(chan *pool.Conn)
 	go func() {
 		conn, err := p.Acquire(t.Context())
 		if err != nil {
@@ -428,8 +412,8 @@ func TestAPlaceIsFreeOnlyWhenTheServerHasClosedItsEnd(t *testing.T) {
 		second <- conn
 	}()
 	pgtest.Eventually(t, 10*time.Second, "another caller waits for the place", func() bool { return p.Stats().Waits == 1 })
-	p.Release(first)
-	p.Release(<-second)
+	first.Release()
+	(<-second).Release()
 	if got, want := log.String(), "dial, the server has closed its end, dial"; got != want {
 		t.Errorf("it went %s; want %s", got, want)
 	}

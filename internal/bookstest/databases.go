@@ -8,6 +8,7 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
 	"example.com/penny"
+	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/pgtest"
 )
 
@@ -27,7 +28,11 @@ func SQLite(tb testing.TB) Database {
 		}
 	}
 	exec(penny.SQL)
-	return Database{URL: "sqlite:///" + filepath.ToSlash(file), Exec: exec}
+	url, err := dburl.SQLite("sqlite:///" + filepath.ToSlash(file))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return Database{URL: url, Exec: exec}
 }
 
 // Postgres is a PostgreSQL database of the test's own with penny.sql loaded. Its text is ordered as in a dictionary, as on

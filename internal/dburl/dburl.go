@@ -27,11 +27,14 @@ const Variable = "DATABASE_URL"
 // DotEnv is the file in the current folder that Get reads.
 const DotEnv = ".env"
 
-// Get is the address of the database: DATABASE_URL from the environment or, where it is not set there, from the file
-// .env in the current folder.
-func Get() (string, error) {
+// Get returns the address of the database in the form that a driver takes: PQ, PGX or GORM. The address is DATABASE_URL in
+// the environment or, if that is not set, in the file .env of the current folder.
+func Get(form func(address string) (string, error)) (string, error) {
 	address, _, err := Lookup()
-	return address, err
+	if err != nil {
+		return "", err
+	}
+	return form(address)
 }
 
 // Lookup is Get, and tells where the address comes from, also where it is refused: "the environment" or ".env".
@@ -214,6 +217,14 @@ func forDriver(address string, set func(*url.URL, url.Values)) (string, error) {
 	set(u, settings)
 	u.RawQuery = settings.Encode()
 	return u.String(), nil
+}
+
+// GORM returns address in the form that database4 takes: PGX's, or SQLite's if it names a file.
+func GORM(address string) (string, error) {
+	if clean, err := Clean(address); err == nil && IsSQLite(clean) {
+		return SQLite(address)
+	}
+	return PGX(address)
 }
 
 // SQLite makes an address ready for modernc.org/sqlite. Following SQLAlchemy, sqlite:///penny.sqlite is a file in the

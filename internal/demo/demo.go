@@ -4,54 +4,47 @@ package demo
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"example.com/penny"
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/load"
+	"example.com/penny/internal/retry"
 )
 
-// Limit is how many books a program asks for at most.
+// Limit is the number of books that a program asks for.
 const Limit = 100
 
-// Patience is how long a call may take. It bounds the wait for a server that does not answer, and how long a pool
-// tries to connect anew.
+// Patience is the time that a call may take. It bounds the wait for a server that does not answer.
 const Patience = 5 * time.Second
 
 // Flags are what the user chose.
 type Flags struct {
-	Author  string // -author: the beginning of the author's name
-	Calls   int    // -n: how many calls to time; 0 for none
-	Workers int    // -c: how many goroutines make them
-	Pool    int    // -pool: how many connections the pool holds; only where ParsePool was called
+	Author  string // -author: the first letters of the author's name
+	Calls   int    // -n: the number of calls to time; 0 for none
+	Workers int    // -c: the number of goroutines that make them
+	Pool    int    // -pool: the number of connections that the pool may hold
 
 	program string
 }
 
-// Store is what a layer can do; the four of them do it alike.
-type Store interface {
-	ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
-	Opened() int64
-	Close() error
-}
+// A search is the ByAuthor of a Store.
+type search = func(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
 
-// Parse reads the flags of the program from the command line. Wrong usage ends the program with status 2.
-func Parse(program string) *Flags {
-	return ParsePool(program, 0)
-}
-
-// ParsePool is Parse for a program that has a pool of size connections where -pool does not say otherwise.
-func ParsePool(program string, size int) *Flags {
+// Parse returns the program's flags from the command line. If size is not 0, the program has the flag -pool, with size as
+// its default. After wrong usage Parse ends the program with status 2.
+func Parse(program string, size int) *Flags {
 	f := &Flags{program: program}
 	flags := flag.NewFlagSet(program, flag.ExitOnError)
 	flags.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in capitals or not")
@@ -90,22 +83,54 @@ func ParsePool(program string, size int) *Flags {
 	return f
 }
 
-// Context ends when the user presses Ctrl-C or the program is told to stop. A second Ctrl-C ends the program at once,
-// whatever it waits for.
+// Context returns a context that ends when the user presses Ctrl-C or the program is told to stop. A second Ctrl-C ends the
+// program at once.
 func Context() (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// Ask asks the store for the books of the author that the user chose.
-func (f *Flags) Ask(ctx context.Context, store Store) ([]penny.Book, error) {
+// Ask calls byAuthor for the author that the user chose. If the connection dies, it asks once more: a search changes
+// nothing. It returns after Patience, even if the driver does not.
+func (f *Flags) Ask(ctx context.Context, byAuthor search) ([]penny.Book, error) {
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
-	return store.ByAuthor(ctx, f.Author, Limit)
+	type answer struct {
+		books []penny.Book
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		var a answer
+		a.err = retry.Read(ctx, func() (err error) {
+			a.books, err = byAuthor(ctx, f.Author, Limit)
+			return err
+		})
+		answers <- a
+	}()
+	select {
+	case a := <-answers:
+		return a.books, a.err
+	case <-ctx.Done():
+	}
+	select { // An answer at the last moment, or the driver's reason, is worth a little more.
+	case a := <-answers:
+		return a.books, a.err
+	case <-time.After(grace):
+		return nil, ctx.Err()
+	}
 }
 
-// Print prints the books on standard output. Where there is more to say about them it stands on standard error.
+// grace is the time that a driver has to heed the end of its context. lib/pq may wait for the server for ever.
+const grace = 200 * time.Millisecond
+
+// Opened returns the number of connections that a *sql.DB has opened, except those that broke: it does not count them.
+func Opened(s sql.DBStats) int64 {
+	return int64(s.OpenConnections) + s.MaxIdleClosed + s.MaxIdleTimeClosed + s.MaxLifetimeClosed
+}
+
+// Print prints the books on standard output. It prints what else there is to say on standard error.
 func (f *Flags) Print(books []penny.Book) {
 	for _, book := range books {
 		fmt.Println(book)
@@ -118,26 +143,30 @@ func (f *Flags) Print(books []penny.Book) {
 	}
 }
 
-// Time makes the calls that the user asked for with -n and prints one line about them on standard error. It fails when
-// any of them failed. Ctrl-C ends it at once, and the line tells what was measured until then.
-func (f *Flags) Time(ctx context.Context, store Store) error {
+// Time makes the calls that the user asked for with -n and prints on standard error how long they took and how many
+// connections were opened. It returns the error of a call if one failed. Ctrl-C ends it, and it prints what it has by then.
+func (f *Flags) Time(ctx context.Context, byAuthor search, opened func() int64) error {
 	if f.Calls == 0 {
 		return nil
 	}
-	before := store.Opened()
-	done := f.progress()
+	before := opened()
+	done, clear := f.progress()
 	result := load.Run(ctx, load.Options{Calls: f.Calls, Workers: f.Workers, Name: dburl.Name, Done: done},
 		func(ctx context.Context) error {
-			_, err := f.Ask(ctx, store)
+			_, err := f.Ask(ctx, byAuthor)
 			return err
 		})
-	if done != nil {
-		fmt.Fprint(os.Stderr, "\r\033[K") // the progress bar makes room for the line
+	clear()
+	fmt.Fprintf(os.Stderr, "%s: %s by %s in %.2f s\n", f.program, count(result.Calls, "call"), count(f.Workers, "worker"), result.Elapsed.Seconds())
+	for _, line := range []struct{ label, value string }{
+		{"calls/s", fmt.Sprintf("%.0f", result.Rate())},
+		{"latency", fmt.Sprintf("p50 %s, p95 %s, p99 %s", load.Milliseconds(result.Percentile(50)),
+			load.Milliseconds(result.Percentile(95)), load.Milliseconds(result.Percentile(99)))},
+		{"connections", fmt.Sprintf("%d opened", opened()-before)},
+		{"errors", result.ErrorCounts()},
+	} {
+		fmt.Fprintf(os.Stderr, "  %-12s %s\n", line.label, line.value)
 	}
-	fmt.Fprintf(os.Stderr, "%s: %s, %s, %.0f calls/s, p50 %s, p95 %s, p99 %s, errors %s, connections opened %d\n",
-		f.program, count(result.Calls, "call"), count(f.Workers, "worker"), result.Rate(),
-		load.Milliseconds(result.Percentile(50)), load.Milliseconds(result.Percentile(95)),
-		load.Milliseconds(result.Percentile(99)), result.ErrorCounts(), store.Opened()-before)
 	if result.Err != nil {
 		return &failedCalls{result}
 	}
@@ -147,19 +176,28 @@ func (f *Flags) Time(ctx context.Context, store Store) error {
 	return nil
 }
 
-// progress shows a bar on standard error where that is a terminal, else it is nil. A run that is over within a second
-// shows none.
-func (f *Flags) progress() func(bool) {
+// progress shows the calls that are done, and those that failed, on standard error if that is a terminal. The caller calls
+// clear at the end to erase it.
+func (f *Flags) progress() (done func(failed bool), clear func()) {
 	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return nil
+		return nil, func() {}
 	}
-	bar := progressbar.NewOptions(f.Calls,
-		progressbar.OptionSetWriter(os.Stderr),
-		progressbar.OptionSetDescription(f.program),
-		progressbar.OptionShowCount(),
-		progressbar.OptionThrottle(time.Second),
-		progressbar.OptionClearOnFinish())
-	return func(bool) { _ = bar.Add(1) } // a bar that cannot be drawn is no reason to stop
+	var calls, failures atomic.Int64
+	shown := time.NewTicker(100 * time.Millisecond)
+	return func(failed bool) {
+			n := calls.Add(1)
+			if failed {
+				failures.Add(1)
+			}
+			select {
+			case <-shown.C:
+				fmt.Fprintf(os.Stderr, "\r\033[K%s: %d of %d calls, %d failed", f.program, n, f.Calls, failures.Load())
+			default:
+			}
+		}, func() {
+			shown.Stop()
+			fmt.Fprint(os.Stderr, "\r\033[K")
+		}
 }
 
 func count(n int, noun string) string {

@@ -131,17 +131,24 @@ func (p penny) once(ctx context.Context, sql string) (died bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer p.pool.Release(conn)
+	defer conn.Release()
 	_, err = conn.Exec(ctx, sql)
 	return err != nil && conn.IsClosed(), err
 }
 
 func (p penny) Borrow(ctx context.Context) (pooltest.Loan, error) {
 	conn, err := p.pool.Acquire(ctx)
-	return pgxLoan{conn, func() { p.pool.Release(conn) }}, err
+	return pgxLoan{connOf(conn), func() { conn.Release() }}, err
 }
 
 func (p penny) Close() { p.pool.Close() }
+
+func connOf(c *pool.Conn) *pgx.Conn {
+	if c == nil {
+		return nil
+	}
+	return c.Conn
+}
 
 type pgxLoan struct {
 	conn    *pgx.Conn

@@ -8,7 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
-	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
 )
 
 // rows are pgx's or database/sql's.
@@ -30,15 +30,11 @@ func read(rows rows) error {
 }
 
 // openPgxPerCall is database2 with another driver.
-func openPgxPerCall(_ context.Context, address string, _ int) (store, error) {
-	dsn, err := dburl.PGX(address)
-	if err != nil {
-		return nil, err
-	}
+func openPgxPerCall(_ context.Context, url string, _ int) (racer, error) {
 	var opened atomic.Int64
-	return &control{
+	return racer{&control{
 		ask: func(ctx context.Context, pattern string, limit int) error {
-			conn, err := pgx.Connect(ctx, dsn)
+			conn, err := pgx.Connect(ctx, url)
 			if err != nil {
 				return err
 			}
@@ -51,27 +47,22 @@ func openPgxPerCall(_ context.Context, address string, _ int) (store, error) {
 			defer rows.Close()
 			return read(rows)
 		},
-		opened: opened.Load,
-		close:  func() error { return nil },
-	}, nil
+		close: func() error { return nil },
+	}, opened.Load}, nil
 }
 
 // openPgxpool is database3 with another pool.
-func openPgxpool(ctx context.Context, address string, size int) (store, error) {
-	dsn, err := dburl.PGX(address)
+func openPgxpool(ctx context.Context, url string, size int) (racer, error) {
+	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, err
-	}
-	config, err := pgxpool.ParseConfig(dsn)
-	if err != nil {
-		return nil, err
+		return racer{}, err
 	}
 	config.MaxConns = int32(size)
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
-		return nil, err
+		return racer{}, err
 	}
-	return &control{
+	return racer{&control{
 		ask: func(ctx context.Context, pattern string, limit int) error {
 			rows, err := pool.Query(ctx, byAuthor, pattern, limit)
 			if err != nil {
@@ -80,24 +71,19 @@ func openPgxpool(ctx context.Context, address string, size int) (store, error) {
 			defer rows.Close()
 			return read(rows)
 		},
-		opened: func() int64 { return pool.Stat().NewConnsCount() },
-		close:  func() error { pool.Close(); return nil },
-	}, nil
+		close: func() error { pool.Close(); return nil },
+	}, func() int64 { return pool.Stat().NewConnsCount() }}, nil
 }
 
 // openSQL is database2 with its *sql.DB opened once: database/sql has a pool of its own.
-func openSQL(_ context.Context, address string, size int) (store, error) {
-	dsn, err := dburl.PQ(address)
+func openSQL(_ context.Context, url string, size int) (racer, error) {
+	db, err := sql.Open("postgres", url)
 	if err != nil {
-		return nil, err
-	}
-	db, err := sql.Open("postgres", dsn)
-	if err != nil {
-		return nil, err
+		return racer{}, err
 	}
 	db.SetMaxOpenConns(size)
 	db.SetMaxIdleConns(size)
-	return &control{
+	return racer{&control{
 		ask: func(ctx context.Context, pattern string, limit int) error {
 			rows, err := db.QueryContext(ctx, byAuthor, pattern, limit)
 			if err != nil {
@@ -106,10 +92,6 @@ func openSQL(_ context.Context, address string, size int) (store, error) {
 			defer rows.Close()
 			return read(rows)
 		},
-		opened: func() int64 {
-			s := db.Stats()
-			return int64(s.OpenConnections) + s.MaxIdleClosed + s.MaxIdleTimeClosed + s.MaxLifetimeClosed
-		},
 		close: db.Close,
-	}, nil
+	}, func() int64 { return demo.Opened(db.Stats()) }}, nil
 }

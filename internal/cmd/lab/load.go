@@ -34,7 +34,7 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 	if *books < 0 {
 		return wrong(f, "-books must not be negative")
 	}
-	address, err := dburl.Get()
+	address, err := dburl.Get(dburl.Clean)
 	if err != nil {
 		return err
 	}
@@ -179,7 +179,11 @@ func (s *postgresShop) fill(ctx context.Context, books int, index bool, bar *pro
 type sqliteShop struct{ db *sql.DB }
 
 func (s *sqliteShop) open(ctx context.Context, address string) error {
-	if err := database1.Create(ctx, address); err != nil {
+	file, err := dburl.File(address)
+	if err != nil {
+		return err
+	}
+	if err := database1.Create(file); err != nil {
 		return err
 	}
 	dsn, err := dburl.SQLite(address)

@@ -22,6 +22,7 @@ import (
 	database3 "example.com/penny/database3/books"
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/relay"
 )
@@ -33,44 +34,40 @@ at a time. The calls are made in rounds, each contender in turn, so that a busy 
 // rounds is into how many turns each contender's calls are cut; a race that people watch has more, to keep moving.
 const rounds, watchedRounds = 5, 10
 
-// A store is what races.
-type store interface {
-	ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error)
-	Opened() int64
-	Close() error
+// A racer is a store that reports how many connections it has opened.
+type racer struct {
+	penny.Store
+	opened func() int64
 }
 
-// A contender is a way to the books.
+// A contender is a way to the books. Its form puts the address into the words of its driver.
 type contender struct {
 	name, about string
 	sqlite      bool
-	open        func(ctx context.Context, address string, size int) (store, error)
+	form        func(address string) (string, error)
+	open        func(ctx context.Context, url string, size int) (racer, error)
 }
 
 var contenders = []contender{
-	{"database1", "SQLite, opened for every call", true, func(ctx context.Context, address string, _ int) (store, error) {
-		return keep(database1.Open(ctx, address))
+	{"database1", "SQLite, database/sql's pool", true, dburl.SQLite, func(_ context.Context, url string, _ int) (racer, error) {
+		s, err := database1.Open(url)
+		return racer{s, func() int64 { return demo.Opened(s.Stats()) }}, err
 	}},
-	{"database2", "lib/pq, a connection for every call", false, func(ctx context.Context, address string, _ int) (store, error) {
-		return keep(database2.Open(ctx, address))
+	{"database2", "lib/pq, a connection for every call", false, dburl.PQ, func(_ context.Context, url string, _ int) (racer, error) {
+		s, err := database2.Open(url)
+		return racer{s, func() int64 { return demo.Opened(s.Stats()) }}, err
 	}},
-	{"pgx-per-call", "pgx, a connection for every call", false, openPgxPerCall},
-	{"database3", "pgx, Penny's pool", false, func(ctx context.Context, address string, size int) (store, error) {
-		return keep(database3.OpenPool(ctx, address, size))
+	{"pgx-per-call", "pgx, a connection for every call", false, dburl.PGX, openPgxPerCall},
+	{"database3", "pgx, Penny's pool", false, dburl.PGX, func(_ context.Context, url string, size int) (racer, error) {
+		s, err := database3.Open(url, size)
+		return racer{s, func() int64 { return s.Stats().Dials }}, err
 	}},
-	{"pgxpool", "pgx, its own pool", false, openPgxpool},
-	{"sql.DB", "lib/pq, database/sql's pool", false, openSQL},
-	{"database4", "GORM over pgx, database/sql's pool", false, func(ctx context.Context, address string, _ int) (store, error) {
-		return keep(database4.Open(ctx, address))
+	{"pgxpool", "pgx, its own pool", false, dburl.PGX, openPgxpool},
+	{"sql.DB", "lib/pq, database/sql's pool", false, dburl.PQ, openSQL},
+	{"database4", "GORM over pgx, database/sql's pool", false, dburl.GORM, func(_ context.Context, url string, size int) (racer, error) {
+		s, err := database4.Open(url, size)
+		return racer{s, func() int64 { return demo.Opened(s.Stats()) }}, err
 	}},
-}
-
-// keep makes a layer's store a store; a nil pointer in a store would not be a nil one.
-func keep[S store](s S, err error) (store, error) {
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
 }
 
 // An entrant is a contender's part in one race.
@@ -85,7 +82,7 @@ type entrant struct {
 	P99         float64        `json:"p99_ms"`
 	Opened      int64          `json:"connections_opened"`
 
-	open      func() (store, error)
+	open      func() (racer, error)
 	total     load.Result // of all turns so far
 	succeeded int
 }
@@ -185,7 +182,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 	address := ""
 	if slices.ContainsFunc(chosen, func(c contender) bool { return !c.sqlite }) {
 		var err error
-		if address, err = dburl.Get(); err != nil {
+		if address, err = dburl.Get(dburl.Clean); err != nil {
 			return err
 		}
 		if dburl.IsSQLite(address) {
@@ -206,17 +203,21 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 		return err
 	}
 	defer os.RemoveAll(folder)
-	file := "sqlite:///" + filepath.ToSlash(filepath.Join(folder, "penny.sqlite"))
-	if err := database1.Create(ctx, file); err != nil {
+	file := filepath.Join(folder, "penny.sqlite")
+	if err := database1.Create(file); err != nil {
 		return err
 	}
 	for _, c := range chosen {
 		at := address
 		if c.sqlite {
-			at = file
+			at = "sqlite:///" + filepath.ToSlash(file)
 		}
-		e := &entrant{Name: c.name, About: c.about, open: func() (store, error) { return c.open(ctx, at, r.Pool) }}
-		if err := e.turn(ctx, 1, func(store) {}); err != nil { // who cannot answer at all does not start
+		url, err := c.form(at)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		e := &entrant{Name: c.name, About: c.about, open: func() (racer, error) { return c.open(ctx, url, r.Pool) }}
+		if err := e.turn(ctx, 1, func(racer) {}); err != nil { // who cannot answer at all does not start
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		r.Entrants = append(r.Entrants, e)
@@ -230,7 +231,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 			if n == 0 {
 				continue
 			}
-			if err := e.turn(ctx, r.Workers, func(s store) {
+			if err := e.turn(ctx, r.Workers, func(s racer) {
 				e.total.Add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
 					func(ctx context.Context) error { return ask(ctx, s) }))
 			}); err != nil {
@@ -254,7 +255,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 
 // turn opens the contender's store for one turn, and closes it after that: the pools of those who wait would take the
 // places of a small server. Each worker makes a call before the turn, so that a pool begins with its connections open.
-func (e *entrant) turn(ctx context.Context, workers int, run func(store)) error {
+func (e *entrant) turn(ctx context.Context, workers int, run func(racer)) error {
 	s, err := e.open()
 	if err != nil {
 		return err
@@ -265,13 +266,13 @@ func (e *entrant) turn(ctx context.Context, workers int, run func(store)) error 
 	if warm.Failed() == warm.Calls && warm.Calls > 0 {
 		return warm.Err
 	}
-	before := s.Opened()
+	before := s.opened()
 	run(s)
-	e.Opened += s.Opened() - before
+	e.Opened += s.opened() - before
 	return nil
 }
 
-func ask(ctx context.Context, s store) error {
+func ask(ctx context.Context, s racer) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	_, err := s.ByAuthor(ctx, "ker", 100)
@@ -350,13 +351,11 @@ const byAuthor = `SELECT isbn, author, COALESCE(title, '') FROM books WHERE auth
 
 // A control is a contender that is no stage.
 type control struct {
-	ask    func(ctx context.Context, pattern string, limit int) error
-	opened func() int64
-	close  func() error
+	ask   func(ctx context.Context, pattern string, limit int) error
+	close func() error
 }
 
 func (c *control) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
 	return nil, c.ask(ctx, penny.Prefix(prefix), limit)
 }
-func (c *control) Opened() int64 { return c.opened() }
-func (c *control) Close() error  { return c.close() }
+func (c *control) Close() error { return c.close() }

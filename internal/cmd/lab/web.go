@@ -50,7 +50,7 @@ type webRace struct {
 
 // runWeb serves the page until ctx ends.
 func runWeb(ctx context.Context, env *environment) error {
-	if _, err := dburl.Get(); err != nil {
+	if _, err := dburl.Get(dburl.Clean); err != nil {
 		return err
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -225,7 +225,7 @@ func (w *webRace) ended(err error) {
 	if errors.Is(err, context.Canceled) {
 		w.now.Message = "Stopped."
 	} else if err != nil {
-		address, _ := dburl.Get()
+		address, _ := dburl.Get(dburl.Clean)
 		says, hint := dburl.Explain(err, address)
 		w.now.State, w.now.Message = "failed", says+". "+hint
 	}
@@ -263,7 +263,7 @@ func (w *webRace) count(ctx context.Context, before, done chan<- struct{}) {
 	defer close(done)
 	began := sync.OnceFunc(func() { close(before) })
 	defer began()
-	address, err := dburl.Get()
+	address, err := dburl.Get(dburl.Clean)
 	if err != nil || dburl.IsSQLite(address) {
 		return
 	}
