@@ -1,5 +1,4 @@
-// Package bookstest is the contract that every layer meets: what each of them must answer, on a real database, whatever
-// is underneath.
+// Package bookstest is the contract of the layers: the answers that each of them gives on a real database.
 package bookstest
 
 import (
@@ -17,16 +16,16 @@ import (
 	"example.com/penny/internal/relay"
 )
 
-// A Database is an empty database of the test's own.
+// A Database is a database that belongs to one test.
 type Database struct {
 	URL  string
-	Exec func(statements string) // runs SQL in it, behind the layer's back
-	// Folds is whether the database takes ö and Ö for one letter when it ignores case.
+	Exec func(statements string) // runs SQL in it, without the layer
+	// Folds reports whether ö matches Ö when the database ignores case.
 	Folds bool
 }
 
-// The books that the contract's searches are about. The two without an author, or without a title, are legal: the table
-// demands an ISBN only. They stand here in the order of the bytes of their ISBN.
+// The books that the contract searches, in the byte order of their ISBN. A book without an author or a title is legal: the
+// table demands only an ISBN.
 const catalogue = `
 	DELETE FROM books;
 	INSERT INTO books (isbn, author, title) VALUES
@@ -51,7 +50,7 @@ const catalogue = `
 
 var everyISBN = []string{"0-13", "0-2", "012", "02", "A1", "B2", "C1", "C2", "D1", "D2", "E1", "E2", "F1", "G1", "G2", "H1", "a1"}
 
-// Run holds the layer that open makes to the contract. newDatabase gives each subtest a database with penny.sql loaded.
+// Run tests the layer that open opens. newDatabase returns a database with penny.sql loaded; each subtest gets its own.
 func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url string) (penny.Store, error)) {
 	start := func(t *testing.T) (penny.Store, Database) {
 		t.Helper()
@@ -85,7 +84,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}, db
 	}
 
-	t.Run("the Kernighan books come as the lecture has them", func(t *testing.T) {
+	t.Run("the Kernighan books", func(t *testing.T) {
 		store, _ := start(t)
 		got, err := store.ByAuthor(t.Context(), "ker", 100)
 		if err != nil {
@@ -100,7 +99,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("a prefix finds what begins with it and nothing else", func(t *testing.T) {
+	t.Run("a prefix finds the authors that begin with it, and no others", func(t *testing.T) {
 		search, db := searches(t)
 		umlauts := []string{"G2"}
 		if db.Folds {
@@ -110,26 +109,26 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 			what, prefix string
 			want         []string
 		}{
-			{"case is ignored and the order is that of the bytes of the ISBN", "ker", []string{"0-13", "0-2", "012", "02"}},
+			{"case is ignored, and books are sorted by the bytes of their ISBN", "ker", []string{"0-13", "0-2", "012", "02"}},
 			{"capitals find small letters", "KERN", []string{"0-13", "0-2", "012", "02"}},
 			{"a whole name", "sedgewick", []string{"A1", "a1"}},
 			{"an empty prefix finds every book that has an author", "", everyISBN},
 			{"the middle of a name finds nothing", "ernighan", nil},
 			{"nobody", "zzz", nil},
 			{"more than the name", "Kernighan and Ritchie", nil},
-			{"% means itself", "100%", []string{"C1"}},
+			{"% is no wildcard", "100%", []string{"C1"}},
 			{"% alone finds nothing", "%", nil},
-			{"_ means itself", "a_", []string{"D1"}},
+			{"_ is no wildcard", "a_", []string{"D1"}},
 			{"_ alone finds nothing", "_", nil},
-			{`\ means itself`, `back\`, []string{"E1"}},
-			{`\ before % means both`, `\%`, nil},
+			{`\ is no escape`, `back\`, []string{"E1"}},
+			{`\ does not escape %`, `\%`, nil},
 			{"a quote", "o'", []string{"F1"}},
 			{"SQL in the prefix is text", "x' OR '1'='1", nil},
 			{"SQL that drops the table is text", "'; DROP TABLE books; --", nil},
 			{"letters that are not ASCII", "李", []string{"H1"}},
 			{"an umlaut, as the database folds it", "öz", umlauts},
-			{"a blank is a character", " ker", nil},
-			{"a line break is a character", "ker\n", nil},
+			{"a space counts", " ker", nil},
+			{"a line break counts", "ker\n", nil},
 			{"a long prefix", strings.Repeat("k", 10_000), nil},
 		} {
 			t.Run(c.what, func(t *testing.T) {
@@ -143,7 +142,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("limit cuts the list from its end", func(t *testing.T) {
+	t.Run("limit is the largest number of books", func(t *testing.T) {
 		search, _ := searches(t)
 		for _, limit := range []int{0, 1, 3, len(everyISBN), len(everyISBN) + 1} {
 			want := everyISBN[:min(limit, len(everyISBN))]
@@ -165,7 +164,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("a change is seen by the next call", func(t *testing.T) {
+	t.Run("the next call sees a change", func(t *testing.T) {
 		store, db := start(t)
 		if _, err := store.ByAuthor(t.Context(), "ker", 10); err != nil {
 			t.Fatal(err)
@@ -177,7 +176,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("a cancelled context ends the call with its error", func(t *testing.T) {
+	t.Run("a call with a cancelled context returns the context's error", func(t *testing.T) {
 		store, _ := start(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -189,7 +188,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("a missing table is an error, and the Store works once the table is there", func(t *testing.T) {
+	t.Run("a missing table is an error, and the Store works when the table comes", func(t *testing.T) {
 		store, db := start(t)
 		db.Exec(`DROP TABLE books;`)
 		if got, err := store.ByAuthor(t.Context(), "ker", 10); err == nil {
@@ -201,7 +200,7 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 		}
 	})
 
-	t.Run("many callers at once all get their own answer", func(t *testing.T) {
+	t.Run("each of many callers gets its own answer", func(t *testing.T) {
 		store, _ := start(t)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()

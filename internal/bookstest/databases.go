@@ -12,7 +12,7 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// SQLite is a SQLite file of the test's own with penny.sql loaded.
+// SQLite returns a SQLite file with penny.sql loaded, removed when the test ends.
 func SQLite(tb testing.TB) Database {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "penny.sqlite")
@@ -35,8 +35,8 @@ func SQLite(tb testing.TB) Database {
 	return Database{URL: url, Exec: exec}
 }
 
-// Postgres is a PostgreSQL database of the test's own with penny.sql loaded. Its text is ordered as in a dictionary, as on
-// most servers, so that a layer which leaves the order to the database is found out.
+// Postgres returns a PostgreSQL database with penny.sql loaded, dropped when the test ends. It sorts text like a dictionary,
+// as most servers do, so that a layer that forgets its own order fails.
 func Postgres(tb testing.TB) Database {
 	tb.Helper()
 	url := pgtest.DictionaryURL(tb)

@@ -1,5 +1,4 @@
-// Package demo is what the four programs share and no lesson is about: the flags, the printing, the timing line, and
-// how a program ends when something goes wrong.
+// Package demo holds what the four programs share and no lesson is about: flags, printing, timing and errors.
 package demo
 
 import (
@@ -47,7 +46,7 @@ type search = func(ctx context.Context, prefix string, limit int) ([]penny.Book,
 func Parse(program string, size int) *Flags {
 	f := &Flags{program: program}
 	flags := flag.NewFlagSet(program, flag.ExitOnError)
-	flags.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in capitals or not")
+	flags.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in small or capital letters")
 	flags.IntVar(&f.Calls, "n", 0, "then make `CALLS` more calls and print how long they took")
 	flags.IntVar(&f.Workers, "c", 1, "with -n: make the calls from `WORKERS` goroutines at once")
 	if size > 0 {
