@@ -24,6 +24,7 @@ import (
 	database3 "example.com/penny/database3/books"
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 )
 
 // localURL is the database where DATABASE_URL is not set.
@@ -53,7 +54,7 @@ func main() {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the app at once
 	if err := run(ctx, *layer); err != nil {
-		says, hint := explain(err)
+		says, hint := explainStart(err)
 		fmt.Fprintf(os.Stderr, "pennyapp: %s\nhint: %s\n", says, hint)
 		os.Exit(1)
 	}
@@ -153,8 +154,8 @@ func visible(address net.Addr) string {
 	return net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
 }
 
-// explain says in a line what kept the app from running, and how to mend it.
-func explain(err error) (says, hint string) {
+// explainStart returns in a line what kept the app from running, and how to mend it.
+func explainStart(err error) (says, hint string) {
 	var network *net.OpError
 	switch {
 	case errors.Is(err, errLayer):
@@ -164,7 +165,7 @@ func explain(err error) (says, hint string) {
 	case errors.As(err, &network) && network.Op == "listen":
 		return err.Error(), "another program has that port: stop it, or set PORT to another number"
 	}
-	if says, hint = dburl.Explain(err, databaseAddress()); hint == "" {
+	if says, hint = explain.Error(err, databaseAddress()); hint == "" {
 		hint = "go tool lab doctor looks for what is wrong with the database"
 	}
 	return says, hint

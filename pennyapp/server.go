@@ -16,7 +16,7 @@ import (
 	"unicode/utf8"
 
 	"example.com/penny"
-	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 )
 
 const (
@@ -178,7 +178,7 @@ func worthAsking(ctx context.Context, err error) bool {
 	if err == nil || ctx.Err() != nil {
 		return false
 	}
-	cause := dburl.Find(err)
+	cause := explain.Find(err)
 	return cause != nil && cause.Passes
 }
 
@@ -197,8 +197,8 @@ func (a *app) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 		return // the visitor has gone
 	}
 	address := databaseAddress()
-	says, _ := dburl.Explain(err, address)
-	a.logger.Error("the database does not answer", "cause", dburl.Name(err), "error", clean(says))
+	says, _ := explain.Error(err, address)
+	a.logger.Error("the database does not answer", "cause", explain.Name(err), "error", clean(says))
 	w.Header().Set("Retry-After", "5")
 	a.show(w, http.StatusServiceUnavailable, "error", page{Title: "The books are out of reach",
 		Message: "The shop cannot look into its shelves at the moment. Please try again in a few seconds."})

@@ -261,7 +261,7 @@ func TestWithNothingSetTheBooksAreInAFileThatTheAppMakes(t *testing.T) {
 			t.Errorf("%s opened", layer)
 			continue
 		}
-		if says, hint := explain(err); says != want || hint == "" {
+		if says, hint := explainStart(err); says != want || hint == "" {
 			t.Errorf("%s: it says %q with the hint %q", layer, says, hint)
 		}
 	}

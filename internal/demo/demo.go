@@ -18,6 +18,7 @@ import (
 
 	"example.com/penny"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/retry"
 )
@@ -150,7 +151,7 @@ func (f *Flags) Time(ctx context.Context, byAuthor search, opened func() int64) 
 	}
 	before := opened()
 	done, clear := f.progress()
-	result := load.Run(ctx, load.Options{Calls: f.Calls, Workers: f.Workers, Name: dburl.Name, Done: done},
+	result := load.Run(ctx, load.Options{Calls: f.Calls, Workers: f.Workers, Name: explain.Name, Done: done},
 		func(ctx context.Context) error {
 			_, err := f.Ask(ctx, byAuthor)
 			return err
@@ -221,7 +222,7 @@ func (f *Flags) Exit(err error, address string) {
 	if address == "" {
 		address = os.Getenv(dburl.Variable)
 	}
-	says, hint := dburl.Explain(err, address)
+	says, hint := explain.Error(err, address)
 	var failed *failedCalls
 	if errors.As(err, &failed) {
 		says = fmt.Sprintf("%d of %s failed: %s", failed.Failed(), count(failed.Calls, "call"), says)

@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/pgtest"
 )
 
@@ -247,8 +247,8 @@ server, user, database or file. ` + "`go tool lab doctor`" + ` finds most of the
 from which the programs take their hints: ` + "`go test ./internal/doctest -update`" + ` makes it anew.
 
 `)
-	for _, cause := range dburl.Causes {
-		fmt.Fprintf(&page, "## %s\n\n**You see:** %s\n\n**Why:** %s\n\n**Mend:** %s\n\n", upper(cause.Name), escape(cause.Says), escape(cause.Why), escape(cause.Hint))
+	for _, cause := range explain.Causes {
+		fmt.Fprintf(&page, "## %s\n\n**You see:** %s\n\n**Why:** %s\n\n**Hint:** %s\n\n", upper(cause.Name), escape(cause.Says), escape(cause.Why), escape(cause.Hint))
 	}
 	want := strings.TrimRight(page.String(), "\n") + "\n"
 	file := filepath.Join(root, "docs", "troubleshooting.md")

@@ -25,6 +25,7 @@ import (
 	database3 "example.com/penny/database3/books"
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
@@ -60,7 +61,7 @@ func open(t *testing.T, name, address string) penny.Store {
 
 // calls makes n calls with ten workers.
 func calls(ctx context.Context, s penny.Store, n int) load.Result {
-	return load.Run(ctx, load.Options{Calls: n, Workers: 10, Name: dburl.Name}, func(ctx context.Context) error {
+	return load.Run(ctx, load.Options{Calls: n, Workers: 10, Name: explain.Name}, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 		defer cancel()
 		var books []penny.Book
@@ -99,7 +100,7 @@ func TestWithoutTheSettingPreparedStatementsGoAstrayAndTheHintNamesIt(t *testing
 			}
 			continue // the others fail now and then
 		}
-		if cause := dburl.Find(result.Err); cause == nil || cause.Name != "pooler in between" || !strings.Contains(cause.Hint, "default_query_exec_mode=exec") {
+		if cause := explain.Find(result.Err); cause == nil || cause.Name != "pooler in between" || !strings.Contains(cause.Hint, "default_query_exec_mode=exec") {
 			t.Errorf("%s: %v is explained as %v", name, result.Err, cause)
 		}
 	}

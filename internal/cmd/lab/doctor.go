@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 )
 
 const doctorAbout = `Looks, step by step, at what can be wrong with DATABASE_URL, and stops at the first thing that is, with its cause and its
@@ -55,20 +56,13 @@ func (d *doctor) tick(err error, format string, args ...any) bool {
 		fmt.Fprintf(d.env.stdout, "✓ "+format+"\n", args...)
 		return true
 	}
-	says, hint := dburl.Explain(err, d.address)
+	says, hint := explain.Error(err, d.address)
 	fmt.Fprintf(d.env.stdout, "✗ %s\n", says)
-	cause := dburl.Find(err)
+	cause := explain.Find(err)
 	if cause == nil {
 		return false
 	}
-	fmt.Fprintf(d.env.stdout, "\n  Why:  %s\n  Mend: %s\n", cause.Why, hint)
-	if mended := cause.Mended(d.address); mended != "" {
-		line := dburl.ThisShell().Set(mended)
-		if d.from == dburl.DotEnv {
-			line = fmt.Sprintf("%s='%s' in the file .env", dburl.Variable, mended)
-		}
-		fmt.Fprintf(d.env.stdout, "  Here: %s\n        with your own in place of the capitals\n", line)
-	}
+	fmt.Fprintf(d.env.stdout, "\n  Why:  %s\n  Hint: %s\n", cause.Why, hint)
 	fmt.Fprintln(d.env.stdout)
 	return false
 }
@@ -164,7 +158,7 @@ func (d *doctor) postgres(ctx context.Context) error {
 
 // failedStep is the step of connecting that err ended.
 func failedStep(err error) int {
-	switch dburl.Name(err) {
+	switch explain.Name(err) {
 	case "wrong password", "not allowed", "server full":
 		return 1
 	case "unknown database", "no permission":

@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 )
 
 // A command is a subcommand of lab.
@@ -107,7 +108,7 @@ func report(w io.Writer, name string, err error) {
 		fmt.Fprintf(w, "lab %s: %s\nhint: %s\n", name, says, h.hint)
 		return
 	}
-	says, hint := dburl.Explain(err, os.Getenv(dburl.Variable))
+	says, hint := explain.Error(err, os.Getenv(dburl.Variable))
 	fmt.Fprintf(w, "lab %s: %s\n", name, says)
 	if hint != "" {
 		fmt.Fprintf(w, "hint: %s\n", hint)

@@ -68,10 +68,12 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 		fmt.Fprintln(env.stderr, "Loaded penny.sql: the books table has its three books.")
 	}
 	fmt.Fprint(env.stdout, "PostgreSQL is ready. In another terminal, in Penny's folder:\n\n")
-	for _, shell := range dburl.Shells() {
-		fmt.Fprintf(env.stdout, "  %-12s %s\n", shell.Name, shell.Set(address))
+	for _, line := range []struct{ where, format string }{
+		{"bash, zsh", "export %s='%s'"}, {"PowerShell", "$env:%s = '%s'"}, {"cmd", `set "%s=%s"`}, {"or in .env", "%s='%s'"},
+	} {
+		fmt.Fprintf(env.stdout, "  %-12s "+line.format+"\n", line.where, dburl.Variable, address)
 	}
-	fmt.Fprintf(env.stdout, "  %-12s %s='%s'\n\nand then: go run ./database2\n\nCtrl-C stops it.\n", "or in .env", dburl.Variable, address)
+	fmt.Fprint(env.stdout, "\nand then: go run ./database2\n\nCtrl-C stops it.\n")
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(env.stderr, "\nStopping PostgreSQL. The books stay where they are.")

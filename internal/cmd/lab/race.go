@@ -23,6 +23,7 @@ import (
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/demo"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/relay"
 )
@@ -232,7 +233,7 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 				continue
 			}
 			if err := e.turn(ctx, r.Workers, func(s racer) {
-				e.total.Add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: dburl.Name, Done: func(bool) { _ = bar.Add(1) }},
+				e.total.Add(load.Run(ctx, load.Options{Calls: n, Workers: r.Workers, Name: explain.Name, Done: func(bool) { _ = bar.Add(1) }},
 					func(ctx context.Context) error { return ask(ctx, s) }))
 			}); err != nil {
 				return fmt.Errorf("%s: %w", e.Name, err)
@@ -261,7 +262,7 @@ func (e *entrant) turn(ctx context.Context, workers int, run func(racer)) error 
 		return err
 	}
 	defer s.Close()
-	warm := load.Run(ctx, load.Options{Calls: workers, Workers: workers, Name: dburl.Name},
+	warm := load.Run(ctx, load.Options{Calls: workers, Workers: workers, Name: explain.Name},
 		func(ctx context.Context) error { return ask(ctx, s) })
 	if warm.Failed() == warm.Calls && warm.Calls > 0 {
 		return warm.Err

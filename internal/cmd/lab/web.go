@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/explain"
 )
 
 //go:embed web
@@ -226,7 +227,7 @@ func (w *webRace) ended(err error) {
 		w.now.Message = "Stopped."
 	} else if err != nil {
 		address, _ := dburl.Get(dburl.Clean)
-		says, hint := dburl.Explain(err, address)
+		says, hint := explain.Error(err, address)
 		w.now.State, w.now.Message = "failed", says+". "+hint
 	}
 	w.publish()
