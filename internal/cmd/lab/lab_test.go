@@ -126,7 +126,7 @@ func TestTheDoctorStopsAtTheFirstThingThatIsWrong(t *testing.T) {
 		{"malformed", "postgres://penny:#hunter2@localhost/x", 0, "does not parse"},
 		{"unknown host", with(func(v *url.URL) { v.Host = "db.invalid:5432" }), 2, "no computer called"},
 		{"no server", with(func(v *url.URL) { v.Host = "127.0.0.1:1" }), 3, "no server answers"},
-		{"encryption demanded", with(func(v *url.URL) { v.RawQuery = "sslmode=require" }), 4, "?sslmode=disable'\n"},
+		{"encryption demanded", with(func(v *url.URL) { v.RawQuery = "sslmode=require" }), 4, "has no encryption"},
 		{"wrong password", with(func(v *url.URL) { v.User = url.UserPassword(user, "hunter2") }), 5, "refuses the user"},
 		{"unknown database", with(func(v *url.URL) { v.Path = "/nowhere" }), 6, "has no database nowhere"},
 		{"no table", pgtest.URL(t), 7, "has no books table"},
