@@ -1,4 +1,3 @@
-// Package explain turns an error from a database into its cause and a hint that helps.
 package explain
 
 import (
@@ -9,10 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/url"
 	"os"
-	"slices"
-	"strings"
 	"syscall"
 
 	"example.com/penny/internal/dburl"
@@ -22,256 +18,391 @@ import (
 // docs/troubleshooting.md all use the table Causes.
 type Cause struct {
 	Name string // in two or three words, as the timing lines count it
-	Says string // in one line; {server}, {user}, {database} and {file} stand for those of the address
+	Says string // in one line; {server}, {user}, {database}, {file} and {message} stand for what is known
 	Why  string // how it comes about
 	Hint string // what to do
 
 	Passes bool // it may pass within moments, so that a read is worth another try
 
-	matches func(error) bool
+	matches func(*evidence) bool
 }
 
-// Causes is every cause that Penny can explain. The first that matches an error explains it.
+// unknown is the cause of everything that is not in the table. It shows the error's own sentence.
+var unknown = &Cause{
+	Name: "other",
+	Says: "{message}",
+	Why:  "Penny does not know this error, and shows what the server or the driver said.",
+	Hint: "go tool lab doctor checks each step of the way to the database",
+}
+
+// unknownFile is the hint for an unknown error of SQLite, about which the doctor may know nothing.
+const unknownFile = "if the file is Penny's, move it away and run go run ./database1, which makes a new one"
+
+const (
+	wsaRefused     = syscall.Errno(10061) // WSAECONNREFUSED: Windows' own numbers
+	wsaUnreachable = syscall.Errno(10051) // WSAENETUNREACH
+	wsaNoHost      = syscall.Errno(10065) // WSAEHOSTUNREACH
+)
+
+// Causes are the causes that Penny knows. The first that matches an error explains it.
 var Causes = append(ofAddress(), []*Cause{
 	{
-		Name: "stopped",
-		Says: "stopped before the answer came",
-		Why:  "The program was told to stop, by Ctrl-C or by its host, while it waited for the database.",
-		Hint: "run it again",
-		matches: func(err error) bool {
-			return errors.Is(err, context.Canceled)
-		},
+		Name:    "stopped",
+		Says:    "stopped before the answer came",
+		Why:     "Somebody pressed Ctrl-C, or the host stopped the program, while it waited for the database.",
+		Hint:    "run it again",
+		matches: stopped,
 	},
+
+	// What a server says while it lets somebody in.
 	{
 		Name: "wrong password",
-		Says: "the server at {server} refuses the user {user} with this password",
-		Why: "The password is wrong or has changed, or there is no such user: the server does not say which. " +
-			"Hosts change a database's password from time to time, and its address with it.",
-		Hint:    "copy the address anew from your host's page (Heroku: Settings, Config Vars) and set DATABASE_URL to it",
-		matches: sqlState("28P01"),
+		Says: "the server at {server} does not accept this password for the user {user}",
+		Why: "The password is wrong or missing, or the user does not exist: most servers do not say which. Hosts change a " +
+			"database's password from time to time, and its address with it.",
+		Hint: "copy the whole address from your host's page again (Heroku: Settings, Config Vars) and set DATABASE_URL to it",
+		matches: or(code("28P01"), codeSaying(`auth.* failed|no such user|wrong password|password.*(required|missing|incorrect)`, "08P01", "28000"),
+			text("no password supplied", "password is empty")),
 	},
 	{
 		Name: "encryption required",
-		Says: "the server at {server} refuses connections that are not encrypted",
-		Why:  "The address says sslmode=disable, or the server has no rule that lets this user in without TLS.",
-		Hint: "put ?sslmode=require at the end of DATABASE_URL, in place of any other sslmode",
-		matches: func(err error) bool {
-			return sqlState("28000")(err) && strings.Contains(err.Error(), "no encryption")
-		},
+		Says: "the server at {server} accepts only encrypted connections: {message}",
+		Why:  "The address says sslmode=disable, or the server wants encryption and this connection had none.",
+		Hint: "set sslmode=require in DATABASE_URL, in place of any other sslmode",
+		matches: or(and(codeSaying(`no encryption`, "28000"), forbidsTLS),
+			and(codeSaying(`((ssl|tls|encryption|secure transport).*(required|must|only|enforce))|((require|must use|only).*(ssl|tls|encrypt))|insecure`,
+				"28000", "08P01", "08004", "XX000"), plain)),
 	},
 	{
 		Name: "not allowed",
-		Says: "the server at {server} does not let the user {user} in",
-		Why: "There is no such user, or the server's pg_hba.conf has no rule that lets this user come from this computer " +
-			"to this database.",
-		Hint:    "check the user in DATABASE_URL, and whether your host wants this computer's address on a list of allowed ones",
-		matches: sqlState("28000"),
+		Says: "the server at {server} does not let the user {user} in: {message}",
+		Why: "The user does not exist, or the server's file pg_hba.conf has no rule that lets this user in from this computer, " +
+			"to this database, with or without encryption.",
+		Hint:    "check the user in DATABASE_URL, and whether your host has a list of computers that may connect",
+		matches: or(code("28000"), codeSaying(`tenant or user not found`, "XX000")),
 	},
 	{
 		Name: "no encryption",
-		Says: "the server at {server} has no encryption, and DATABASE_URL demands it",
-		Why:  "The address says sslmode=require or stricter, and the server was set up without TLS, as most are on one's own computer.",
-		Hint: "for a server on this computer put ?sslmode=disable at the end of DATABASE_URL; on a network, turn the server's TLS on",
-		matches: func(err error) bool {
-			// Neither driver gives this a code: the first text is lib/pq's, the second pgx's.
-			return contains(err, "SSL is not enabled on the server", "server refused TLS connection")
-		},
+		Says: "{server} does not offer encryption, and DATABASE_URL demands it",
+		Why: "The address says sslmode=require or stricter. Most servers on one's own computer have no encryption. If what " +
+			"listens there is not PostgreSQL, it has none either.",
+		Hint:    "for a server on your own computer take sslmode out of DATABASE_URL; on a network, check the host and the port",
+		matches: text("SSL is not enabled on the server", "server refused TLS connection"),
 	},
 	{
-		Name: "certificate",
-		Says: "the certificate of the server at {server} cannot be verified",
-		Why: "The address says sslmode=verify-ca or verify-full, and the server's certificate is signed by nobody this " +
-			"computer trusts, is out of date, or is for another host name.",
-		Hint: "check the host in DATABASE_URL; for a public certificate add sslrootcert=system, for your host's own sslrootcert=FILE",
-		matches: func(err error) bool {
-			var authority x509.UnknownAuthorityError
-			var name x509.HostnameError
-			var invalid x509.CertificateInvalidError
-			return errors.As(err, &authority) || errors.As(err, &name) || errors.As(err, &invalid) ||
-				contains(err, "failed to verify certificate", "root certificate file")
-		},
+		Name:    "certificate expired",
+		Says:    "the certificate of {server} is not valid now: {message}",
+		Why:     "A certificate is valid from one date to another, and this computer's clock is outside of them.",
+		Hint:    "check this computer's date; if it is right, the server needs a new certificate",
+		matches: as(func(err x509.CertificateInvalidError) bool { return err.Reason == x509.Expired }),
+	},
+	{
+		Name:    "certificate's name",
+		Says:    "the certificate of {server} is for another name: {message}",
+		Why:     "sslmode=verify-full compares the host in the address with the names in the certificate.",
+		Hint:    "use a name from the certificate as the host in DATABASE_URL",
+		matches: as(func(x509.HostnameError) bool { return true }),
+	},
+	{
+		Name:    "certificate's authority",
+		Says:    "this computer does not trust who signed the certificate of {server}: {message}",
+		Why:     "sslmode=verify-ca and verify-full accept only a certificate that a known authority signed.",
+		Hint:    "put your host's certificate of authority into a file and add sslrootcert=FILE to DATABASE_URL; for a public authority, sslrootcert=system",
+		matches: as(func(x509.UnknownAuthorityError) bool { return true }),
+	},
+	{
+		Name:    "certificate",
+		Says:    "the certificate of {server} cannot be verified: {message}",
+		Why:     "sslmode=verify-ca and verify-full check the server's certificate, and this one does not pass.",
+		Hint:    "check the host in DATABASE_URL, and sslrootcert if it is set; ask your host which certificate it uses",
+		matches: or(as(func(x509.CertificateInvalidError) bool { return true }), text("failed to verify certificate", "x509: ")),
+	},
+	{
+		Name: "certificate file",
+		Says: "a certificate file of DATABASE_URL cannot be used: {message}",
+		Why:  "sslrootcert, sslcert and sslkey name files on this computer. One is missing, is not yours to read, or holds no certificate.",
+		Hint: "check the paths of sslrootcert, sslcert and sslkey in DATABASE_URL; sslrootcert=system needs no file",
+		matches: or(and(as(func(*fs.PathError) bool { return true }), onServer),
+			text("CA file", "CA to cert pool", "pem from sslrootcert", "root certificate", "sslcert", "sslkey", "private key", "failed to find any PEM data")),
 	},
 	{
 		Name:    "unknown database",
 		Says:    "the server at {server} has no database {database}",
 		Why:     "The name after the last slash of the address is not the name of a database on that server.",
 		Hint:    "check that name in DATABASE_URL, or make the database with psql: CREATE DATABASE name;",
-		matches: sqlState("3D000"),
-	},
-	{
-		Name: "no books table",
-		Says: "the database {database} has no books table",
-		Why:  "The database is there, but nobody has loaded penny.sql into it yet.",
-		Hint: "load it: psql \"$DATABASE_URL\" -f penny.sql, or without psql: go tool lab load",
-		matches: func(err error) bool {
-			return sqlState("42P01")(err) || contains(err, "no such table")
-		},
-	},
-	{
-		Name: "other books table",
-		Says: "the books table in {database} is not the one of penny.sql",
-		Why:  "There is a table called books, but it lacks a column that Penny asks for.",
-		Hint: "keep that table and use another database; penny.sql would drop it",
-		matches: func(err error) bool {
-			return sqlState("42703")(err) || contains(err, "no such column")
-		},
-	},
-	{
-		Name: "no permission",
-		Says: "the user {user} may not read the books table in {database}",
-		Why:  "The table belongs to another user, who has not granted this one the right to read it.",
-		Hint: "as its owner: GRANT SELECT ON books TO the user; or use the owner's address",
-
-		matches: sqlState("42501"),
+		matches: or(code("3D000"), codeSaying(`no such database`, "08P01")),
 	},
 	{
 		Name:   "server full",
+		Says:   "the server at {server} is full: {message}",
 		Passes: true,
-		Says:   "the server at {server} is full: it lends no more connections",
-		Why: "Every server has a limit, and small hosted plans have 20, three of them kept for the administrator. " +
-			"A program that opens a connection for every call, or several programs with a pool each, use them up.",
-		Hint: "close other programs, or hold fewer connections: that is what the pool of database3 is for, and its -pool flag",
-
-		matches: sqlState("53300"),
+		Why: "Each server limits its connections, and hosts also limit those of a user or a database. Small plans have 20, of " +
+			"which the administrator keeps three. A program that opens a connection for each call uses them up, and so do " +
+			"several programs with a pool each.",
+		Hint:    "close other programs, or open fewer connections: that is what the pool of database3 and its flag -pool are for",
+		matches: or(code("53300", "53400"), codeSaying(`no more connections|max.*clients|too many (clients|connections)|query_wait_timeout`, "08P01", "XX000")),
 	},
 	{
-		Name:   "server starting",
+		Name:    "server starting",
+		Says:    "the server at {server} is starting or stopping: {message}",
+		Passes:  true,
+		Why:     "While a server starts, stops or recovers, it refuses connections for some seconds.",
+		Hint:    "try again in a few seconds",
+		matches: or(code("57P03"), codeSaying(`server_login_retry|server login|cannot connect to server|connect failed|is starting`, "08P01", "XX000")),
+	},
+	{
+		Name:   "no primary",
+		Says:   "none of the servers at {server} takes writes at the moment",
 		Passes: true,
-		Says:   "the server at {server} is starting or stopping",
-		Why:    "A server that restarts refuses connections for some seconds and ends those that it had.",
-		Hint:   "try again in a few seconds",
+		Why: "The address has target_session_attrs, and each server that answered is of the other kind: a standby while the " +
+			"program asks for a primary, or the reverse. After a primary fails, it takes seconds until a standby takes over.",
+		Hint: "try again in a few seconds; if it goes on, check the hosts and target_session_attrs in DATABASE_URL",
+		matches: func(e *evidence) bool {
+			all := &evidence{err: e.all} // A host that is down may come after the standby that answered.
+			return text("read only connection", "connection is not read only", "server is not in hot standby mode", "server is in standby mode",
+				"session is read-only", "session is not read-only", "server is in hot standby mode")(all)
+		},
+	},
+	{
+		Name:    "session ended",
+		Says:    "the server at {server} ended the connection: {message}",
+		Passes:  true,
+		Why:     "An administrator ended this connection, the server is stopping or crashed, or the connection was idle for too long.",
+		Hint:    "run it again; if the server is stopping, start it or wait until it is up",
+		matches: code("57P01", "57P02", "57P05", "25P03", "25P04"),
+	},
 
-		matches: sqlState("57P01", "57P02", "57P03"),
+	// What a server says to a question.
+	{
+		Name:    "no books table",
+		Says:    "the database {database} has no books table",
+		Why:     "The database exists, but nobody has loaded penny.sql into it, or the table is in a schema that is not searched.",
+		Hint:    "load it: go tool lab load, or with psql: psql YOUR_ADDRESS -f penny.sql",
+		matches: or(code("42P01", "3F000"), and(sqlite(1), text("no such table"))),
+	},
+	{
+		Name: "other books table",
+		Says: "the books table in {database} is not the one of penny.sql: {message}",
+		Why:  "There is a table called books, but a column is missing or has another type.",
+		Hint: "keep that table and use another database, because penny.sql would drop it",
+		matches: or(code("42703", "42883", "42804", "42809"), and(sqlite(1), text("no such column")),
+			text("cannot scan", "can't scan", "Scan error on column", "unsupported Scan")),
+	},
+	{
+		Name:    "no right to the schema",
+		Says:    "the user {user} may not use the schema of the books: {message}",
+		Why:     "A role needs the right USAGE to read a table in a schema, and CREATE to make one. PostgreSQL 15 and later grant CREATE in public to nobody.",
+		Hint:    "as the schema's owner: GRANT USAGE ON SCHEMA public TO the user (to load the books: GRANT USAGE, CREATE); or use a database of your own",
+		matches: codeSaying(`for schema`, "42501"),
+	},
+	{
+		Name:    "no right to connect",
+		Says:    "the user {user} may not connect to the database {database}: {message}",
+		Why:     "A role needs the right CONNECT on a database, and its owner has taken it away.",
+		Hint:    "as the database's owner: GRANT CONNECT ON DATABASE name TO the user; or use another database",
+		matches: codeSaying(`for database`, "42501"),
+	},
+	{
+		Name:    "no right to the table",
+		Says:    "the user {user} may not read the books table: {message}",
+		Why:     "The table belongs to another user, who has not granted this one the right to read it.",
+		Hint:    "as the table's owner: GRANT SELECT ON books TO the user; or use the owner's address",
+		matches: codeSaying(`for (table|relation|view|foreign table|materialized view)`, "42501"),
+	},
+	{
+		Name:    "no permission",
+		Says:    "the user {user} may not do this: {message}",
+		Why:     "What the program asked for needs a right that this user does not have.",
+		Hint:    "use the address of the owner or an administrator, or ask them for that right",
+		matches: code("42501"),
+	},
+	{
+		Name:    "read-only",
+		Says:    "the database {database} at {server} only lets you read: {message}",
+		Why:     "The server is a standby, or the database or the user is set to read-only.",
+		Hint:    "use the address of the primary server, or one without default_transaction_read_only",
+		matches: code("25006"),
 	},
 	{
 		Name: "pooler in between",
-		Says: "a prepared statement went astray between this program and the server at {server}",
-		Why: "Something like PgBouncer in transaction mode hands each transaction to another connection, and a statement " +
-			"that was prepared on one is unknown, or known already, on the next.",
-		Hint: "put default_query_exec_mode=exec&binary_parameters=yes behind the ? of DATABASE_URL: the first is pgx's, the second lib/pq's",
-
-		matches: sqlState("42P05", "26000", "08P01"),
+		Says: "a prepared statement is unknown or known already at {server}: {message}",
+		Why: "A pooler such as PgBouncer in transaction mode gives each transaction another connection. A statement that was " +
+			"prepared on one is unknown on the next.",
+		Hint:    "add default_query_exec_mode=exec&binary_parameters=yes after the ? of DATABASE_URL: the first is for pgx, the second for lib/pq",
+		matches: or(code("42P05", "26000"), codeSaying(`prepared statement`, "08P01")),
 	},
 	{
-		Name: "unknown setting",
-		Says: "the server at {server} does not know a setting in DATABASE_URL",
-		Why:  "What stands behind the question mark of the address is meant for another program or another server.",
-		Hint: "take the settings behind the ? out of DATABASE_URL one by one; sslmode is the one that matters",
-
-		matches: sqlState("42704", "22023"),
+		Name:    "unknown setting",
+		Says:    "the server at {server} does not accept a setting of DATABASE_URL: {message}",
+		Why:     "A setting after the question mark of the address is for another program or another server, or its value is wrong.",
+		Hint:    "take that setting out of DATABASE_URL",
+		matches: or(codeSaying(`parameter`, "42704", "22023", "08P01"), codeSaying(`time zone`, "22023")),
 	},
 	{
-		Name: "not text",
-		Says: "the author's name has characters in it that PostgreSQL does not store",
-		Why:  "PostgreSQL takes text in UTF-8 without zero bytes.",
-		Hint: "type the name again; in a file, save it as UTF-8",
-
-		matches: sqlState("22021"),
+		Name:    "quoted backslash",
+		Says:    "the server at {server} reads a backslash in quotes in the old way: {message}",
+		Why:     "standard_conforming_strings is off. Then a backslash escapes the quote behind it, and Penny's ESCAPE '\\' never ends.",
+		Hint:    "as the database's owner: ALTER DATABASE name SET standard_conforming_strings = on",
+		matches: codeSaying(`unterminated quoted string`, "42601"),
 	},
 	{
-		Name: "query ended",
-		Says: "the server at {server} ended the query before it was done",
-		Why:  "The query took longer than the server's or the caller's limit, or an administrator stopped it.",
-		Hint: "try again; if the table is large, an index makes the search fast: go tool lab load -index",
-
-		matches: sqlState("57014", "25P02", "55P03"),
+		Name:    "not text",
+		Says:    "the author's name has characters that the database cannot store: {message}",
+		Why:     "The database has an encoding, such as UTF-8 or LATIN1. PostgreSQL stores no zero bytes, and no character that its encoding lacks.",
+		Hint:    "type the name again, without special characters",
+		matches: code("22021", "22P05"),
 	},
 	{
-		Name: "unknown host",
-		Says: "no computer called {server} is known",
-		Why:  "The host's name in the address is misspelt, or this computer has no network or no name server.",
-		Hint: "check the host in DATABASE_URL, between @ and the next : or /, and whether this computer is online",
-		matches: func(err error) bool {
-			var dns *net.DNSError
-			return errors.As(err, &dns)
-		},
+		Name:    "query ended",
+		Says:    "the server at {server} ended the query: {message}",
+		Why:     "The query took longer than a limit of the server allows, another program locked the table, or an administrator ended it.",
+		Hint:    "try again; if the table is large, go tool lab load -index adds an index that makes the search fast",
+		matches: code("57014", "55P03"),
+	},
+	{
+		Name:    "conflict",
+		Says:    "the query met another program's change: {message}",
+		Passes:  true,
+		Why:     "Two programs changed the same rows, or a standby had to apply a change that the query still needed.",
+		Hint:    "run it again",
+		matches: code("40001", "40P01"),
+	},
+	{
+		Name:    "table changed",
+		Says:    "the books table changed while the program ran: {message}",
+		Passes:  true,
+		Why:     "Each connection keeps a prepared statement. After somebody changes a column's type, it fails once.",
+		Hint:    "run it again",
+		matches: codeSaying(`cached plan`, "0A000"),
+	},
+	{
+		Name:    "other server",
+		Says:    "the server at {server} cannot reach another server that it needs: {message}",
+		Passes:  true,
+		Why:     "The books, or the way to them, are on several servers, and one of them is down or out of reach.",
+		Hint:    "try again in a few seconds; if it goes on, check the servers behind this one",
+		matches: code("08000", "08001", "08003", "08006"),
+	},
+
+	// What happens before a server says anything.
+	{
+		Name:    "pool in use",
+		Says:    "every connection of the pool is in use, and none came back in time",
+		Why:     "The pool lends a limited number of connections. Their borrowers keep them longer than this caller could wait.",
+		Hint:    "release each connection as soon as its question is answered; if questions are slow, find out why",
+		matches: func(e *evidence) bool { return text("connections are in use")(&evidence{err: e.all}) },
+	},
+	{
+		Name:    "name service",
+		Says:    "the name service did not answer: {message}",
+		Passes:  true,
+		Why:     "This computer is offline, or its name server does not answer at the moment.",
+		Hint:    "check whether this computer is online, and try again",
+		matches: as(func(err *net.DNSError) bool { return err.IsTemporary || err.IsTimeout }),
+	},
+	{
+		Name:    "unknown host",
+		Says:    "there is no computer called {server}",
+		Why:     "The name of the host in the address is misspelt, or known only in another network.",
+		Hint:    "check the host in DATABASE_URL, between @ and the next : or /",
+		matches: as(func(*net.DNSError) bool { return true }),
+	},
+	{
+		Name:    "no route",
+		Says:    "no way leads from this computer to {server}: {message}",
+		Why:     "The network does not carry packets there. Some hosts have only an IPv6 address, and many networks carry only IPv4.",
+		Hint:    "try another network, or the address of your host's pooler, which often has IPv4",
+		matches: is(syscall.ENETUNREACH, syscall.EHOSTUNREACH, syscall.EADDRNOTAVAIL, wsaUnreachable, wsaNoHost),
 	},
 	{
 		Name:   "no server",
-		Passes: true,
 		Says:   "no server answers at {server}",
-		Why: "The computer is there, but nothing listens at that port: PostgreSQL is not running, or it runs at another " +
-			"port or on another computer.",
-		Hint: "start PostgreSQL (go tool lab postgres does it), or mend the host and the port in DATABASE_URL",
-		matches: func(err error) bool {
-			const windowsRefused = syscall.Errno(10061) // WSAECONNREFUSED
-			return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, windowsRefused) ||
-				errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EHOSTUNREACH) ||
-				contains(err, "connect: no such file or directory") // a Unix socket
-		},
+		Passes: true,
+		Why: "The computer is there, but nothing listens at that port or socket: PostgreSQL is not running, or it has another " +
+			"port or is on another computer.",
+		Hint: "start PostgreSQL (go tool lab postgres starts one), or change the host and port in DATABASE_URL; database4 and pennyapp also run on SQLite",
+		matches: or(is(syscall.ECONNREFUSED, wsaRefused),
+			and(is(syscall.ENOENT), as(func(err *net.OpError) bool { return err.Net == "unix" }))),
 	},
 	{
-		Name:    "no SQLite file",
-		Says:    "the SQLite file {file} cannot be opened",
-		Why:     "There is no such file or folder, it is a folder itself, or it is not yours to read and write.",
-		Hint:    "check the path in DATABASE_URL: three slashes for this folder, four for the root; go run ./database1 makes penny.sqlite here",
-		matches: or(sqliteCode(14, 23), func(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) }),
-	},
-	{
-		Name:    "not a database",
-		Says:    "{file} is not a SQLite database",
-		Why:     "The file holds something else, such as text, or it is damaged.",
-		Hint:    "check the path; if the file is meant to be Penny's, move it away and let go run ./database1 make a new one",
-		matches: sqliteCode(26, 11),
-	},
-	{
-		Name:    "locked",
-		Passes:  true,
-		Says:    "the SQLite file {file} is locked by another program",
-		Why:     "SQLite lets one program write at a time, and locks the whole file for it. Penny waits for five seconds.",
-		Hint:    "close the other program, such as an open sqlite3 session with a transaction, and try again",
-		matches: sqliteCode(5, 6),
-	},
-	{
-		Name:    "disk",
-		Says:    "the SQLite file {file} cannot be read or written",
-		Why:     "The disk is full, the file is read-only, or the disk reports an error.",
-		Hint:    "free some space, or copy the file to a folder that is yours to write",
-		matches: sqliteCode(8, 10, 13),
-	},
-	{
-		Name: "pool in use",
-		Says: "every connection of the pool is in use, and none came back in time",
-		Why: "The pool lends a number of connections and no more. Those who have them hold them for longer than this caller " +
-			"could wait: their questions are slow, or somebody does not give them back.",
-		Hint: "release what you acquire, with defer; hold it for one question only; if the questions are slow, see why",
-		matches: func(err error) bool {
-			return contains(err, "connections are in use")
-		},
+		Name:    "blocked",
+		Says:    "this computer does not let the program connect to {server}: {message}",
+		Why:     "A firewall on this computer, or the rights of a socket's file, forbid it.",
+		Hint:    "check this computer's firewall, or the rights of the socket's folder",
+		matches: and(is(fs.ErrPermission), as(func(*net.OpError) bool { return true })),
 	},
 	{
 		Name: "no answer",
 		Says: "{server} did not answer in time",
-		Why: "The computer, or a firewall before it, swallows what is sent, the server hangs, or a free plan's database is " +
+		Why: "A firewall or a network on the way swallows what is sent, the server hangs, or the database of a free plan is " +
 			"still waking up.",
-		Hint: "try again in a minute; then check the host and the port in DATABASE_URL and your host's status page",
-		matches: func(err error) bool {
-			var network net.Error
-			return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) ||
-				errors.As(err, &network) && network.Timeout() || errors.Is(err, syscall.ETIMEDOUT) ||
-				contains(err, "i/o timeout") // lib/pq passes the text on alone where it was writing
-		},
+		Hint: "try again in a minute; then check the host and port in DATABASE_URL, and your host's status page",
+		matches: or(is(context.DeadlineExceeded, os.ErrDeadlineExceeded, syscall.ETIMEDOUT),
+			as(func(err net.Error) bool { return err.Timeout() }),
+			text("i/o timeout")), // lib/pq passes on the text alone if it was writing
 	},
 	{
 		Name: "not PostgreSQL's",
 		Says: "what answers at {server} is not PostgreSQL",
 		Why:  "Another program, such as a web server, listens at that port.",
-		Hint: "mend the port in DATABASE_URL: PostgreSQL's is 5432 where nobody has chosen another",
-		matches: func(err error) bool {
-			return contains(err, "invalid body length", "unexpected message", "received unexpected", "unknown message type")
-		},
+		Hint: "change the port in DATABASE_URL: PostgreSQL's is 5432 unless somebody chose another",
+		matches: text("invalid body length", "invalid message length", "unexpected message", "unexpected response", "unknown message type",
+			"unknown response for startup", "tls: first record does not look like a TLS handshake", "message too large", "invalid protocol"),
 	},
 	{
 		Name:   "connection lost",
+		Says:   "{server} hung up before it answered",
 		Passes: true,
-		Says:   "the connection to {server} broke",
-		Why:    "The server stopped, ended the connection, or the network between failed, in the middle of a call.",
-		Hint:   "try again; if it goes on, check that what listens at that port is PostgreSQL",
-		matches: func(err error) bool {
-			return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, driver.ErrBadConn) ||
-				errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) ||
-				contains(err, "conn closed")
-		},
+		Why: "The server stopped or ended the connection, a network on the way cut it, or what listens at that port is not " +
+			"PostgreSQL.",
+		Hint: "try again; if it goes on, check the host and port in DATABASE_URL and the server's log",
+		matches: or(is(io.EOF, io.ErrUnexpectedEOF, driver.ErrBadConn, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE, syscall.ECONNABORTED),
+			text("conn closed", "bad connection")),
+	},
+
+	// What happens to a SQLite file.
+	{
+		Name:    "not a database",
+		Says:    "{file} is not a SQLite database",
+		Why:     "The file holds something else, such as text, or it is damaged.",
+		Hint:    "check the path; if the file is Penny's, move it away and run go run ./database1, which makes a new one",
+		matches: sqlite(26, 11),
+	},
+	{
+		Name:    "locked",
+		Says:    "another program has locked the SQLite file {file}",
+		Passes:  true,
+		Why:     "SQLite lets one program write at a time, and locks the whole file for it. Penny waits for five seconds.",
+		Hint:    "close the other program, such as a sqlite3 session with an open transaction, and try again",
+		matches: sqlite(5, 6),
+	},
+	{
+		Name:    "disk full",
+		Says:    "the disk is full, and {file} cannot be written",
+		Why:     "The disk or your share of it has no space left.",
+		Hint:    "free some space, or run the program in a folder on another disk",
+		matches: or(sqlite(13), is(syscall.ENOSPC, syscall.EDQUOT)),
+	},
+	{
+		Name:    "read-only file",
+		Says:    "{file} cannot be written: {message}",
+		Why:     "The file, its folder or its disk is read-only, or belongs to another user. SQLite also writes beside the file, in the same folder.",
+		Hint:    "copy the file to a folder that you may write to, or run the program in one",
+		matches: or(sqlite(8), and(onFile, is(fs.ErrPermission, syscall.EROFS))),
+	},
+	{
+		Name:    "no SQLite file",
+		Says:    "the SQLite file {file} cannot be opened: {message}",
+		Why:     "The file or its folder does not exist, it is a folder itself, or you may not read it.",
+		Hint:    "check the path (sqlite:/// and a name is a file in this folder, sqlite://// a path from the root); go run ./database1 makes penny.sqlite here",
+		matches: or(sqlite(14, 23), and(onFile, is(fs.ErrNotExist, syscall.ENOTDIR, syscall.EISDIR))),
+	},
+	{
+		Name:    "disk",
+		Says:    "the disk reports an error for {file}: {message}",
+		Why:     "The disk is damaged or was removed, or a network disk is out of reach.",
+		Hint:    "copy the file to another disk and run the program there",
+		matches: sqlite(10),
 	},
 }...)
 
@@ -279,80 +410,7 @@ var Causes = append(ofAddress(), []*Cause{
 func ofAddress() (causes []*Cause) {
 	for _, p := range dburl.Problems {
 		causes = append(causes, &Cause{Name: p.Name, Says: p.Says, Why: p.Why, Hint: p.Hint,
-			matches: func(err error) bool { return errors.Is(err, p) }})
+			matches: func(e *evidence) bool { return errors.Is(e.all, p) }})
 	}
 	return causes
-}
-
-// Find is the cause of err, or nil where Penny has no explanation for it.
-func Find(err error) *Cause {
-	for _, cause := range Causes {
-		if cause.matches(err) {
-			return cause
-		}
-	}
-	return nil
-}
-
-// Name is the name of err's cause, as the timing line counts it, or "other".
-func Name(err error) string {
-	if cause := Find(err); cause != nil {
-		return cause.Name
-	}
-	return "other"
-}
-
-// Error returns what went wrong at address in one line, and a hint. The hint is empty if the cause is unknown. Neither
-// contains the password of the address.
-func Error(err error, address string) (says, hint string) {
-	cause := Find(err)
-	if cause == nil {
-		return oneLine(dburl.Redact(err.Error(), address)), ""
-	}
-	return fill(cause.Says, address), cause.Hint
-}
-
-// fill puts the parts of the address in the place of their names.
-func fill(says, address string) string {
-	server, user, database, file := "the server", "in DATABASE_URL", "in DATABASE_URL", "in DATABASE_URL"
-	if clean, err := dburl.Clean(address); err == nil && dburl.IsSQLite(clean) {
-		file, _ = dburl.File(clean)
-		database = file
-	} else if u, err := url.Parse(clean); err == nil && clean != "" {
-		server, user = u.Host, u.User.Username()
-		if database = strings.TrimPrefix(u.Path, "/"); database == "" {
-			database = user
-		}
-	}
-	return oneLine(strings.NewReplacer("{server}", server, "{user}", user, "{database}", database, "{file}", file).Replace(says))
-}
-
-// oneLine folds a text of several lines, such as pgx's errors, into one and takes out what could confuse a terminal.
-func oneLine(text string) string {
-	fields := strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f })
-	return strings.Join(fields, " ")
-}
-
-// sqlState matches an error with one of PostgreSQL's codes. lib/pq's and pgx's errors both have this method.
-func sqlState(codes ...string) func(error) bool {
-	return func(err error) bool {
-		var server interface{ SQLState() string }
-		return errors.As(err, &server) && slices.Contains(codes, server.SQLState())
-	}
-}
-
-// sqliteCode matches an error with one of SQLite's primary result codes, which are the low byte of the extended ones.
-func sqliteCode(codes ...int) func(error) bool {
-	return func(err error) bool {
-		var file interface{ Code() int }
-		return errors.As(err, &file) && slices.Contains(codes, file.Code()&0xff)
-	}
-}
-
-func contains(err error, texts ...string) bool {
-	return slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(err.Error(), text) })
-}
-
-func or(first, second func(error) bool) func(error) bool {
-	return func(err error) bool { return first(err) || second(err) }
 }

@@ -23,17 +23,17 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		want string
 	}{
 		{fmt.Errorf("connect: %w", refused), "no server answers at localhost:5432"},
-		{&pq.Error{Code: "28P01"}, "the server at localhost:5432 refuses the user penny with this password"},
-		{&pq.Error{Code: "53300"}, "the server at localhost:5432 is full: it lends no more connections"},
+		{&pq.Error{Code: "28P01"}, "the server at localhost:5432 does not accept this password for the user penny"},
+		{&pq.Error{Code: "53300", Message: "sorry, too many clients already"}, "the server at localhost:5432 is full: sorry, too many clients already (53300)"},
 		{&pq.Error{Code: "3D000"}, "the server at localhost:5432 has no database penny"},
 		{&pq.Error{Code: "42P01"}, "the database penny has no books table"},
-		{&net.DNSError{Name: "localhost", IsNotFound: true}, "no computer called localhost:5432 is known"},
-		{pq.ErrSSLNotSupported, "the server at localhost:5432 has no encryption, and DATABASE_URL demands it"},
+		{&net.DNSError{Name: "localhost", IsNotFound: true}, "there is no computer called localhost:5432"},
+		{pq.ErrSSLNotSupported, "localhost:5432 does not offer encryption, and DATABASE_URL demands it"},
 		{context.DeadlineExceeded, "localhost:5432 did not answer in time"},
 		{errors.New("connect: write tcp 127.0.0.1:1->127.0.0.1:2: i/o timeout"), "localhost:5432 did not answer in time"},
 		{errors.Join(context.DeadlineExceeded, refused), "no server answers at localhost:5432"},
 		{fmt.Errorf("connect: all 8 connections are in use: %w", context.DeadlineExceeded), "every connection of the pool is in use, and none came back in time"},
-		{io.ErrUnexpectedEOF, "the connection to localhost:5432 broke"},
+		{io.ErrUnexpectedEOF, "localhost:5432 hung up before it answered"},
 		{context.Canceled, "stopped before the answer came"},
 		{errors.New("a new\n\terror with\x1b[31m the secret"), "a new error with [31m the *****"},
 	} {
@@ -41,7 +41,7 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		if says != c.want {
 			t.Errorf("%v is explained as %q, want %q", c.err, says, c.want)
 		}
-		if known := Find(c.err) != nil; known != (hint != "") {
+		if hint == "" {
 			t.Errorf("%v has the hint %q", c.err, hint)
 		}
 	}
