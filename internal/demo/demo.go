@@ -7,6 +7,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"sync/atomic"
@@ -150,7 +151,11 @@ func (f *Flags) Time(ctx context.Context, byAuthor search, opened func() int64) 
 		return nil
 	}
 	before := opened()
-	done, clear := f.progress()
+	screen := io.Discard
+	if term.IsTerminal(int(os.Stderr.Fd())) {
+		screen = os.Stderr
+	}
+	done, clear := f.progress(screen)
 	result := load.Run(ctx, load.Options{Calls: f.Calls, Workers: f.Workers, Name: explain.Name, Done: done},
 		func(ctx context.Context) error {
 			_, err := f.Ask(ctx, byAuthor)
@@ -176,28 +181,27 @@ func (f *Flags) Time(ctx context.Context, byAuthor search, opened func() int64) 
 	return nil
 }
 
-// progress shows the calls that are done, and those that failed, on standard error if that is a terminal. The caller calls
-// clear at the end to erase it.
-func (f *Flags) progress() (done func(failed bool), clear func()) {
-	if !term.IsTerminal(int(os.Stderr.Fd())) {
-		return nil, func() {}
-	}
+// progress shows on w the calls that are done, and those that failed, ten times a second. The caller calls clear at the end
+// to erase it.
+func (f *Flags) progress(w io.Writer) (done func(failed bool), clear func()) {
 	var calls, failures atomic.Int64
-	shown := time.NewTicker(100 * time.Millisecond)
-	return func(failed bool) {
-			n := calls.Add(1)
-			if failed {
-				failures.Add(1)
-			}
-			select {
-			case <-shown.C:
-				fmt.Fprintf(os.Stderr, "\r\033[K%s: %d of %d calls, %d failed", f.program, n, f.Calls, failures.Load())
-			default:
-			}
-		}, func() {
-			shown.Stop()
-			fmt.Fprint(os.Stderr, "\r\033[K")
+	tick := time.NewTicker(100 * time.Millisecond)
+	done = func(failed bool) {
+		n := calls.Add(1)
+		if failed {
+			failures.Add(1)
 		}
+		select {
+		case <-tick.C:
+			fmt.Fprintf(w, "\r\033[K%s: %d of %d calls, %d failed", f.program, n, f.Calls, failures.Load())
+		default:
+		}
+	}
+	clear = func() {
+		tick.Stop()
+		fmt.Fprint(w, "\r\033[K")
+	}
+	return done, clear
 }
 
 func count(n int, noun string) string {
