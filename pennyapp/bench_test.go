@@ -50,8 +50,8 @@ func BenchmarkSearchResults(b *testing.B) {
 	}
 	defer four.Close()
 	b.Run("bare", serve(bare(pool)))
-	b.Run("database3", serve(newHTTPServer(newApp(three, discard), discard).Handler))
-	b.Run("database4", serve(newHTTPServer(newApp(four, discard), discard).Handler))
+	b.Run("database3", serve(newHTTPServer(newApp(layerOf(three), discard, patience)).Handler))
+	b.Run("database4", serve(newHTTPServer(newApp(layerOf(four), discard, patience)).Handler))
 }
 
 // bare is the least that shows the page.
@@ -59,7 +59,7 @@ func bare(pool *pgxpool.Pool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		author := r.URL.Query().Get("author")
 		rows, err := pool.Query(r.Context(), `SELECT isbn, author, COALESCE(title, '') FROM books
-			WHERE author ILIKE $1 ESCAPE '\' ORDER BY isbn COLLATE "C" LIMIT $2`, penny.Prefix(author), shown+1)
+			WHERE author ILIKE $1 ESCAPE '\' ORDER BY isbn COLLATE "C" LIMIT $2`, penny.Prefix(author), perPage+1)
 		if err != nil {
 			http.Error(w, "no", http.StatusInternalServerError)
 			return

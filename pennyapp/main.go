@@ -1,16 +1,23 @@
-// Command pennyapp is the bookshop on the web: it finds books by their author, for any number of visitors at once.
+// Command pennyapp is the bookshop on the web: it finds books by their author, for many visitors at once.
 //
-// With nothing set it serves http://localhost:8080 and keeps its books in the SQLite file penny.sqlite, which it makes
-// when it is missing. DATABASE_URL gives it another database, PORT another port, and -layer one of the four layers.
+// If nothing is set, it serves http://localhost:8080 and keeps its books in the SQLite file penny.sqlite, which it makes if
+// it is missing. DATABASE_URL names another database, PORT another port, and -layer one of the four layers.
+//
+// Read it in this order: main.go starts and stops the app; server.go has its pages; search.go asks the database, within
+// bounds; middleware.go has what each request passes through.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"expvar"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"os/signal"
 	"strconv"
@@ -24,10 +31,12 @@ import (
 	database3 "example.com/penny/database3/books"
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
+	"example.com/penny/internal/edge"
 	"example.com/penny/internal/explain"
 )
 
-// localURL is the database where DATABASE_URL is not set.
+// localURL is the database if DATABASE_URL is not set.
 const (
 	localFile = "penny.sqlite"
 	localURL  = "sqlite:///" + localFile
@@ -37,99 +46,152 @@ const (
 // app run while a new version takes over.
 const poolSize = 8
 
+// stopTime bounds how long the app waits for requests in flight. Docker kills what has not stopped after ten seconds, which
+// routerTime and stopTime fit into.
+const stopTime = 7 * time.Second
+
+// routerTime is the time that a router has to hear from /readyz that the app stops.
+const routerTime = 2 * time.Second
+
 func main() {
-	layer := flag.String("layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
+	o := options{}
+	flag.StringVar(&o.layer, "layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
+	flag.DurationVar(&o.patience, "patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`")
+	flag.StringVar(&o.debug, "debug", "", "serve figures at /debug/vars of `ADDRESS`, such as localhost:6060; on this computer only")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: pennyapp [flags]\n\nServes the bookshop on the web.\n\n")
 		flag.PrintDefaults()
-		fmt.Fprint(flag.CommandLine.Output(), "\nDATABASE_URL says where the books are, PORT where to listen; both may stand in the file .env.\n")
+		fmt.Fprint(flag.CommandLine.Output(), "\nDATABASE_URL is the address of the database, PORT the port to listen at. The file .env may set both.\n")
 	}
 	flag.Parse()
-	if flag.NArg() > 0 {
-		fmt.Fprintf(os.Stderr, "pennyapp: unknown argument %q\n", flag.Arg(0))
+	if flag.NArg() > 0 || o.patience <= 0 {
+		fmt.Fprintf(os.Stderr, "pennyapp: unknown argument %q, or a patience of no time\n", flag.Arg(0))
 		flag.Usage()
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// SIGHUP comes when the terminal closes. A reader of the log that is gone must not end the app.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
+	signal.Ignore(syscall.SIGPIPE)
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the app at once
-	if err := run(ctx, *layer); err != nil {
+	log := edge.NewLogWriter(os.Stderr)
+	err := run(ctx, o, edge.NewLogger(log, os.Stderr))
+	log.Flush()
+	if err != nil {
 		says, hint := explainStart(err)
 		fmt.Fprintf(os.Stderr, "pennyapp: %s\nhint: %s\n", says, hint)
 		os.Exit(1)
 	}
 }
 
-// run serves until ctx ends, lets the requests in flight finish, and closes the store after them.
-func run(ctx context.Context, layer string) (err error) {
-	store, err := open(layer)
+// options are what the user chose.
+type options struct {
+	layer, debug string
+	patience     time.Duration
+}
+
+// run serves until ctx ends. Then it lets the requests in flight finish, and closes the layer after them.
+func run(ctx context.Context, o options, logger *slog.Logger) (err error) {
+	l, err := open(o.layer)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
+	defer func() { err = errors.Join(err, l.Close()) }()
 	listener, err := listen()
 	if err != nil {
 		return err
 	}
-	logger := slog.New(slog.NewJSONHandler(os.Stderr, nil))
-	server := newHTTPServer(newApp(store, logger), logger)
-	logger.Info("serving", "url", "http://"+visible(listener.Addr()), "layer", layer)
+	defer listener.Close()
+	if o.debug != "" {
+		debug, err := listenDebug(o.debug)
+		if err != nil {
+			return err
+		}
+		defer debug.Close()
+		go http.Serve(debug, expvar.Handler()) // it ends when debug is closed
+	}
+	a := newApp(l, logger, o.patience)
+	server := newHTTPServer(a)
+	logger.Info("serving", "url", fmt.Sprintf("http://localhost:%d", listener.Addr().(*net.TCPAddr).Port), "layer", l.name, "database", explain.Place(l.address))
 
-	// Serve comes back as soon as Shutdown begins; Shutdown comes back when the last request has its answer.
+	// Serve returns as soon as Shutdown begins. Shutdown returns when the last request has its answer.
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	bounded := &edge.Listener{Listener: listener, Most: edge.MostConnections(mostSearches + 32), Answered: a.answered,
+		Refused: func() { figures.Add("connections refused", 1) }}
+	go func() { served <- server.Serve(bounded) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve: %w", err)
 	case <-ctx.Done():
 	}
 	logger.Info("stopping")
-	// Hosts kill what has not stopped by itself after ten seconds (docker) or thirty (Heroku, Render).
-	patience, cancel := context.WithTimeout(context.Background(), 9*time.Second)
+	if a.ready.stopping.Store(true); a.ready.asked() {
+		time.Sleep(routerTime) // A router that asks /readyz learns that it must not send visitors here any more.
+	}
+	limit, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	if err := server.Shutdown(patience); err != nil {
-		return fmt.Errorf("stop: %w", err)
+	if server.Shutdown(limit) != nil {
+		logger.Warn("closing connections that are still open", "after", stopTime.String())
+		return server.Close()
 	}
 	return nil
+}
+
+// A layer is one of the four stages behind the web server.
+type layer struct {
+	penny.Store
+	name, address string
+	opened        func() int64 // returns the number of connections opened so far
 }
 
 // errLayer is the error for a layer that does not exist.
 var errLayer = errors.New("there is no such layer")
 
-// open opens the layer on the database at DATABASE_URL or, if that is not set, on a SQLite file of its own. A PostgreSQL
-// that is down is no error: it may be up when the first visitor comes.
-func open(layer string) (penny.Store, error) {
-	form := map[string]func(string) (string, error){"1": dburl.SQLite, "2": dburl.PQ, "3": dburl.PGX, "4": dburl.GORM}
-	number := strings.TrimPrefix(layer, "database")
-	if form[number] == nil {
+// open opens the layer on the database at DATABASE_URL or, if that is not set, on a SQLite file of its own. A PostgreSQL that
+// is down is no error: it may be up when the first visitor comes.
+func open(name string) (*layer, error) {
+	number := strings.TrimPrefix(name, "database")
+	form := map[string]func(string) (string, error){"1": dburl.SQLite, "2": dburl.PQ, "3": dburl.PGX, "4": dburl.GORM}[number]
+	if form == nil {
 		return nil, errLayer
 	}
-	url, err := dburl.Get(form[number])
-	if _, set := os.LookupEnv(dburl.Variable); !set && (number == "1" || number == "4") {
+	address, err := dburl.Get(form)
+	if errors.Is(err, dburl.NotSet) && (number == "1" || number == "4") {
 		if err := database1.Create(localFile); err != nil {
 			return nil, err
 		}
-		url, err = dburl.SQLite(localURL)
+		address, err = dburl.SQLite(localURL)
 	}
 	if err != nil {
 		return nil, err
 	}
+	l := &layer{name: "database" + number, address: address}
 	switch number {
 	case "1":
-		return database1.Open(url)
+		s, err := database1.Open(address)
+		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
+		return l, err
 	case "2":
-		return database2.Open(url)
+		s, err := database2.Open(address)
+		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
+		return l, err
 	case "3":
-		return database3.Open(url, poolSize)
+		s, err := database3.Open(address, poolSize)
+		l.Store, l.opened = s, func() int64 { return s.Stats().Dials }
+		return l, err
 	default:
-		return database4.Open(url, poolSize)
+		s, err := database4.Open(address, poolSize)
+		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
+		return l, err
 	}
 }
 
-// errPort is the error for a PORT that is none.
-var errPort = errors.New("PORT is not a number from 1 to 65535")
+var (
+	errPort  = errors.New("PORT is not a number from 1 to 65535")
+	errDebug = errors.New("-debug is not an address of this computer alone")
+)
 
-// listen listens at PORT on every interface, as hosts expect; without PORT, at 8080 for this computer alone.
+// listen listens at PORT on every interface, as hosts expect. Without PORT, it listens at 8080 for this computer alone.
 func listen() (net.Listener, error) {
 	address := "localhost:8080"
 	if port, set := os.LookupEnv("PORT"); set {
@@ -145,28 +207,29 @@ func listen() (net.Listener, error) {
 	return listener, nil
 }
 
-// visible is an address as a browser on this computer takes it.
-func visible(address net.Addr) string {
-	tcp, ok := address.(*net.TCPAddr)
-	if !ok {
-		return address.String()
+// listenDebug listens at an address of this computer alone: the figures are for its owner.
+func listenDebug(address string) (net.Listener, error) {
+	if at, err := net.ResolveTCPAddr("tcp", address); err != nil || !at.IP.IsLoopback() {
+		return nil, errDebug
 	}
-	return net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	return net.Listen("tcp", address)
 }
 
-// explainStart returns in a line what kept the app from running, and how to mend it.
+// explainStart returns in one line why the app did not start or stopped, and a hint.
 func explainStart(err error) (says, hint string) {
 	var network *net.OpError
+	listening := errors.As(err, &network) && network.Op == "listen"
 	switch {
 	case errors.Is(err, errLayer):
-		return err.Error(), "take -layer database1, database2, database3 or database4"
+		return err.Error(), "use -layer database1, database2, database3 or database4"
 	case errors.Is(err, errPort):
 		return err.Error(), "unset PORT, or set it to a number such as 8080"
-	case errors.As(err, &network) && network.Op == "listen":
-		return err.Error(), "another program has that port: stop it, or set PORT to another number"
+	case errors.Is(err, errDebug):
+		return err.Error(), "use -debug localhost:6060"
+	case listening && errors.Is(err, fs.ErrPermission):
+		return err.Error(), "ports below 1024 are for administrators: set PORT to another number, such as 8080"
+	case listening:
+		return err.Error(), "another program may have that port: stop it, or set PORT to another number"
 	}
-	if says, hint = explain.Error(err, databaseAddress()); hint == "" {
-		hint = "go tool lab doctor looks for what is wrong with the database"
-	}
-	return says, hint
+	return explain.Error(err, cmp.Or(os.Getenv(dburl.Variable), localURL))
 }

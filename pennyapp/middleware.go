@@ -1,31 +1,35 @@
 package main
 
 import (
+	"cmp"
+	"crypto/rand"
+	"errors"
 	"log/slog"
 	"net/http"
-	"os"
+	"net/url"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
-	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/edge"
 )
 
 // newHTTPServer puts around the app what the internet makes necessary. Each limit bounds what a visitor can hold up.
-func newHTTPServer(a *app, logger *slog.Logger) *http.Server {
+func newHTTPServer(a *app) *http.Server {
 	return &http.Server{
-		Handler:           logged(logger, secured(recovered(a))),
+		Handler:           logged(a.logger, secured(recovered(a))),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      20 * time.Second,
+		WriteTimeout:      a.search.patience + 20*time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelWarn),
+		ErrorLog:          slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
 	}
 }
 
-// secured sets the headers that tell a browser to trust nothing but this app's own style sheet.
+// secured sends visitors from http to https if a proxy in front says that they came without, and tells browsers to trust
+// nothing but this app's own style sheet.
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -34,14 +38,19 @@ func secured(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("X-Frame-Options", "DENY")
 		h.Set("Referrer-Policy", "no-referrer")
-		if overTLS(r) {
+		switch proto := edge.Proto(r); {
+		case proto == "https":
 			h.Set("Strict-Transport-Security", "max-age=31536000")
+		case proto == "http" && r.URL.Path != "/healthz" && r.URL.Path != "/readyz":
+			to := url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
+			http.Redirect(w, r, to.String(), http.StatusPermanentRedirect)
+			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// recovered answers a handler's panic with a page, and logs where it came from.
+// recovered answers a panic with a page, and logs its value and where it came from.
 func recovered(a *app) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
@@ -52,22 +61,35 @@ func recovered(a *app) http.Handler {
 			if p == http.ErrAbortHandler {
 				panic(p)
 			}
-			a.logger.Error("panic", "path", clean(r.URL.Path), "stack", string(debug.Stack()))
-			a.show(w, http.StatusInternalServerError, "error", page{Title: "The shop has made a mistake",
+			stack := debug.Stack()
+			var inStore *panicError
+			if err, ok := p.(error); ok && errors.As(err, &inStore) {
+				p, stack = inStore.value, inStore.stack
+			}
+			a.logger.Error("panic", "path", edge.Clean(r.URL.Path), "value", p, "stack", string(stack))
+			a.show(w, http.StatusInternalServerError, "error", page{Title: "The shop made a mistake",
 				Message: "It is not your fault. Please try again later."})
 		}()
 		a.ServeHTTP(w, r)
 	})
 }
 
-// logged writes one line about each request.
+// logged writes a line about each request, and gives the request an id: the router's, or its own.
 func logged(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
+		id := edge.Clean(cmp.Or(r.Header.Get("X-Request-Id"), rand.Text()))
+		w.Header().Set("X-Request-Id", id)
 		recorder := &recorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(recorder, r)
-		logger.Info("request", "method", clean(r.Method), "path", clean(r.URL.Path), "status", recorder.status,
-			"bytes", recorder.bytes, "ms", float64(time.Since(start).Microseconds())/1000)
+		figures.Add("requests "+strconv.Itoa(recorder.status), 1)
+		attributes := []any{"method", edge.Clean(r.Method), "path", edge.Clean(r.URL.Path), "status", recorder.status,
+			"bytes", recorder.bytes, "ms", float64(time.Since(start).Microseconds()) / 1000, "client", edge.Host(r.RemoteAddr), "id", id}
+		// The last hop is what the nearest proxy saw. Without a proxy, a visitor can write it: that is why it has a name of its own.
+		if hops := strings.Split(r.Header.Get("X-Forwarded-For"), ","); hops[0] != "" {
+			attributes = append(attributes, "forwarded_for", edge.Clean(strings.TrimSpace(hops[len(hops)-1])))
+		}
+		logger.Info("request", attributes...)
 	})
 }
 
@@ -90,38 +112,3 @@ func (r *recorder) Write(b []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// cached lets browsers keep the style sheet for an hour.
-func cached(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Cache-Control", "public, max-age=3600")
-		next.ServeHTTP(w, r)
-	})
-}
-
-// overTLS tells whether the visitor's browser uses TLS, which ends at the host's router in front of the app.
-func overTLS(r *http.Request) bool {
-	return r.TLS != nil || strings.EqualFold(r.Header.Get("X-Forwarded-Proto"), "https")
-}
-
-// clean takes out of a text what a visitor could forge a log line with, and what is too long for one.
-func clean(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
-	if len(text) > 300 {
-		text = text[:300] + "…"
-	}
-	return text
-}
-
-// databaseAddress is where the books are, for the explanation of an error.
-func databaseAddress() string {
-	if address, set := os.LookupEnv(dburl.Variable); set {
-		return address
-	}
-	return localURL
-}

@@ -2,29 +2,36 @@ package main
 
 import (
 	"bytes"
-	"context"
 	"embed"
 	"errors"
+	"expvar"
 	"html/template"
-	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 
+	"golang.org/x/text/unicode/norm"
+
 	"example.com/penny"
+	"example.com/penny/internal/edge"
 	"example.com/penny/internal/explain"
 )
 
 const (
-	shown      = 100                     // books on a page of results
-	maxAuthor  = 200                     // bytes in an author's name
-	patience   = 1800 * time.Millisecond // for the database to answer, the second try included
+	perPage    = 100 // books
+	mostPages  = 20  // each page costs the database all books up to it
+	maxAuthor  = 200 // UTF-16 units in an author's name, which is what maxlength in the form counts
 	cookieName = "prev_author"
-	cookieDays = 30
+	cookieAge  = 30 * 24 * 60 * 60 // seconds
+
+	statusLeft = 499 // the visitor closed the connection before the answer; nginx uses this number for it
 )
 
 //go:embed templates static
@@ -34,60 +41,66 @@ var pages = template.Must(template.ParseFS(files, "templates/*.html"))
 
 // An app answers the visitors.
 type app struct {
-	store  penny.Store
+	layer  *layer
+	search *searcher
+	ready  *readiness
 	logger *slog.Logger
 	mux    *http.ServeMux
-	now    func() time.Time
 }
 
 // A page is what a template shows.
 type page struct {
-	Title   string
-	Now     time.Time
-	Message string // what the visitor should know; always one of our own sentences
-	Author  string
-	Books   []penny.Book
-	More    bool // there are more books than are shown
+	Now            time.Time
+	Title, Message string // always our own sentences
+	Author, Retry  string // Retry is the address that asks the same again
+	Books          []penny.Book
+	First, Last    int // the numbers of the books on the page
+	Next           int // the number of the next page, or 0
+
+	// For the footer: which layer answered, in how many milliseconds, and how many connections it has opened so far.
+	Layer  string
+	Took   float64
+	Opened int64
 }
 
-func newApp(store penny.Store, logger *slog.Logger) *app {
-	a := &app{store: store, logger: logger, mux: http.NewServeMux(), now: time.Now}
-	static, err := fs.Sub(files, "static")
-	if err != nil {
-		panic(err) // the folder is embedded: only a mistake in this file can take it away
-	}
+func newApp(l *layer, logger *slog.Logger, patience time.Duration) *app {
+	search := newSearcher(l.Store, patience)
+	a := &app{layer: l, search: search, ready: &readiness{search: search}, logger: logger, mux: http.NewServeMux()}
+	figures.Set("connections opened", expvar.Func(func() any { return l.opened() }))
+	figures.Set("searches running", expvar.Func(func() any { return len(search.running) }))
 	a.mux.HandleFunc("GET /{$}", a.index)
 	a.mux.HandleFunc("GET /index", a.index)
 	a.mux.HandleFunc("GET /searchform", a.searchForm)
 	a.mux.HandleFunc("GET /searchresults", a.searchResults)
 	a.mux.HandleFunc("GET /healthz", a.health)
-	assets := http.StripPrefix("/static/", cached(http.FileServerFS(static)))
-	a.mux.Handle("GET /static/style.css", assets)
-	a.mux.Handle("GET /static/favicon.svg", assets)
+	a.mux.HandleFunc("GET /readyz", a.readyz)
+	a.mux.Handle("GET /static/style.css", edge.Static(files, "static/style.css"))
+	a.mux.Handle("GET /static/favicon.svg", edge.Static(files, "static/favicon.svg"))
 	return a
 }
 
-// ServeHTTP finds the handler for a request, and answers in the app's own pages where there is none.
+// answered logs an answer of net/http's own.
+func (a *app) answered(client net.Addr, status, size int) {
+	figures.Add("requests "+strconv.Itoa(status), 1)
+	a.logger.Info("request", "method", "", "path", "", "status", status, "bytes", size, "ms", 0.0, "client", edge.Host(client.String()))
+}
+
+// ServeHTTP finds the handler for a request. If there is none, it answers in the app's own pages.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	asGet := r
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if !reads {
-		asGet = r.Clone(r.Context())
-		asGet.Method = http.MethodGet
-	}
-	handler, pattern := a.mux.Handler(asGet)
-	switch {
-	case pattern != "" && reads:
-		handler.ServeHTTP(w, r)
-		return
-	case pattern != "":
+	asGet := r.WithContext(r.Context())
+	asGet.Method = http.MethodGet
+	switch _, pattern := a.mux.Handler(asGet); {
+	case pattern == "":
+		a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
+			Message: "The address may be wrong, or the page is gone."})
+	case !reads:
 		w.Header().Set("Allow", "GET, HEAD")
-		a.show(w, http.StatusMethodNotAllowed, "error", page{Title: "This page can only be read",
-			Message: "Your browser tried to send something here. There is nothing to send: the shop only answers questions."})
-		return
+		a.show(w, http.StatusMethodNotAllowed, "error", page{Title: "You can only read this page",
+			Message: "Your browser tried to send something here. The shop only answers questions."})
+	default:
+		a.mux.ServeHTTP(w, r)
 	}
-	a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
-		Message: "The address may be misspelt, or the page may have gone."})
 }
 
 func (a *app) index(w http.ResponseWriter, r *http.Request) {
@@ -104,129 +117,97 @@ func (a *app) form(w http.ResponseWriter, r *http.Request, status int, message s
 }
 
 func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
-	// r.URL.Query() would leave out what it cannot read, and search for something else than was asked.
+	// r.URL.Query() leaves out what it cannot read, and the search would be for something else than was asked.
 	query, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		a.form(w, r, http.StatusBadRequest, "The address of that page was garbled. Please type the author here.")
-		return
+	author, number := normal(query.Get("author")), 1
+	if text := query.Get("page"); text != "" && err == nil {
+		number, err = strconv.Atoi(text)
 	}
-	author := strings.TrimSpace(query.Get("author"))
 	switch {
-	case author == "":
-		a.form(w, r, http.StatusOK, "Please type an author, or the beginning of one.")
+	case err != nil || number < 1 || number > mostPages:
+		a.form(w, r, http.StatusBadRequest, "The address of that page is not right. Please type the author here.")
 		return
-	case len(author) > maxAuthor:
-		a.form(w, r, http.StatusBadRequest, "That name is too long. The beginning of it will do.")
+	case author == "":
+		a.form(w, r, http.StatusOK, "Please type an author, or the first letters of one.")
+		return
+	case !fits(author):
+		a.form(w, r, http.StatusBadRequest, "That name is too long. Its first letters are enough.")
 		return
 	case !isText(author):
-		a.form(w, r, http.StatusBadRequest, "That name has characters in it that no author has. Please type it again.")
+		a.form(w, r, http.StatusBadRequest, "That name has characters that no author has. Please type it again.")
 		return
 	}
-	books, err := a.find(r.Context(), author)
+	start := time.Now()
+	books, err := a.search.find(r.Context(), author, number*perPage+1) // one more tells whether there are more
 	if err != nil {
 		a.unavailable(w, r, err)
 		return
 	}
-	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: url.QueryEscape(author), Path: "/", MaxAge: cookieDays * 24 * 60 * 60,
-		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: overTLS(r)})
-	more := len(books) > shown
-	a.show(w, http.StatusOK, "searchresults", page{Title: "Books", Author: author, Books: books[:min(len(books), shown)], More: more})
+	http.SetCookie(w, &http.Cookie{Name: cookieName, Value: url.QueryEscape(author), Path: "/", MaxAge: cookieAge,
+		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: edge.Proto(r) == "https"})
+	took, first := float64(time.Since(start).Microseconds())/1000, (number-1)*perPage
+	p := page{Title: "Books", Author: author, Took: took, First: first + 1}
+	if len(books) > number*perPage && number < mostPages {
+		p.Next = number + 1
+	}
+	p.Books = books[min(len(books), first):min(len(books), number*perPage)]
+	p.Last = first + len(p.Books)
+	a.show(w, http.StatusOK, "searchresults", p)
 }
 
-// find asks the store and, where the connection broke or the server was full, once more: asking changes nothing. Both
-// have to fit into the time that a visitor waits. A layer that does not heed its deadline is left to itself.
-func (a *app) find(ctx context.Context, author string) ([]penny.Book, error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	type answer struct {
-		books []penny.Book
-		err   error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				answers <- answer{err: &panicError{p}}
-			}
-		}()
-		books, err := a.store.ByAuthor(ctx, author, shown+1)
-		for pause := 20 * time.Millisecond; worthAsking(ctx, err); pause *= 2 {
-			select {
-			case <-time.After(pause):
-				books, err = a.store.ByAuthor(ctx, author, shown+1)
-			case <-ctx.Done():
-			}
-		}
-		answers <- answer{books, err}
-	}()
-	select {
-	case a := <-answers:
-		return a.books, a.err
-	case <-ctx.Done():
-	}
-	// An answer that comes at the last moment, or the reason why there is none, is worth a little more.
-	select {
-	case a := <-answers:
-		return a.books, a.err
-	case <-time.After(100 * time.Millisecond):
-		return nil, ctx.Err()
-	}
-}
-
-// worthAsking tells whether to ask again: a failure that passes by itself, and time left.
-func worthAsking(ctx context.Context, err error) bool {
-	if err == nil || ctx.Err() != nil {
-		return false
-	}
-	cause := explain.Find(err)
-	return cause != nil && cause.Passes
-}
-
-// A panicError is a panic in the store, taken over to the request's own goroutine.
-type panicError struct{ value any }
-
-func (e *panicError) Error() string { return "the store panicked" }
-
-// unavailable says that the books cannot be had now. What is wrong stands in the log, and not on the page.
+// unavailable says that the shop cannot look for books now. The reason is in the log, and not on the page.
 func (a *app) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 	var p *panicError
-	if errors.As(err, &p) {
-		panic(p.value)
+	switch {
+	case errors.As(err, &p):
+		panic(p)
+	case r.Context().Err() != nil: // a client that closed only its own half can still read
+		a.show(w, statusLeft, "error", page{Title: "You left before the answer came",
+			Message: "Your browser closed the connection, so the shop stopped looking.", Retry: r.URL.RequestURI()})
+		return
 	}
-	if r.Context().Err() != nil {
-		return // the visitor has gone
-	}
-	address := databaseAddress()
-	says, _ := explain.Error(err, address)
-	a.logger.Error("the database does not answer", "cause", explain.Name(err), "error", clean(says))
+	says, _ := explain.Error(err, a.layer.address)
+	a.logger.Error("no answer for a visitor", "cause", explain.Name(err), "error", edge.Clean(says))
 	w.Header().Set("Retry-After", "5")
 	a.show(w, http.StatusServiceUnavailable, "error", page{Title: "The books are out of reach",
-		Message: "The shop cannot look into its shelves at the moment. Please try again in a few seconds."})
+		Message: "The shop cannot look at its shelves at the moment. Please try again in a few seconds.", Retry: r.URL.RequestURI()})
 }
 
-// health says that the app is up. It does not ask the database: hosts call it all the time, and would keep a database
-// awake that could sleep.
-func (a *app) health(w http.ResponseWriter, r *http.Request) {
+// health says that the app is up. It does not ask the database, which could otherwise never sleep: hosts call it all the time.
+func (a *app) health(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, "ok") }
+
+// readyz says whether the app can answer a search, for a router that chooses between several copies of the app.
+func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
+	if a.ready.check() != nil {
+		answer(w, http.StatusServiceUnavailable, "not ready")
+		return
+	}
+	answer(w, http.StatusOK, "ready")
+}
+
+func answer(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Write([]byte("ok\n"))
+	w.WriteHeader(status)
+	_, _ = w.Write([]byte(text + "\n"))
 }
 
-// show renders a template whole before it sends a byte, so that a page is either right or an error.
+// show renders a page whole before it sends a byte, so that a page is complete or an error.
 func (a *app) show(w http.ResponseWriter, status int, name string, p page) {
-	p.Now = a.now()
+	p.Now, p.Layer, p.Opened = time.Now(), a.layer.name, a.layer.opened()
 	var body bytes.Buffer
 	if err := pages.ExecuteTemplate(&body, name+".html", p); err != nil {
-		a.logger.Error("render", "page", name, "error", clean(err.Error()))
-		http.Error(w, "The shop has made a mistake. Please try again later.", http.StatusInternalServerError)
+		a.logger.Error("render", "page", name, "error", edge.Clean(err.Error()))
+		http.Error(w, "The shop made a mistake. Please try again later.", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Content-Length", strconv.Itoa(body.Len()))
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	w.Write(body.Bytes())
+	_, _ = w.Write(body.Bytes())
 }
 
-// Greeting is the greeting for the time of day.
+// Greeting returns the greeting for the time of day.
 func (p page) Greeting() string {
 	switch hour := p.Now.Hour(); {
 	case hour < 5:
@@ -235,24 +216,34 @@ func (p page) Greeting() string {
 		return "Good morning"
 	case hour < 18:
 		return "Good afternoon"
-	default:
-		return "Good evening"
 	}
+	return "Good evening"
 }
 
-// isText tells whether a name is text that a person could have typed.
+// invisible takes out the characters that nobody sees and that keep a name from being found.
+var invisible = strings.NewReplacer("\u200b", "", "\u200c", "", "\u200d", "", "\u2060", "", "\ufeff", "")
+
+// normal returns a name as the books have it: é is one character and not e with an accent, and no character is invisible.
+func normal(name string) string {
+	return norm.NFC.String(strings.TrimSpace(invisible.Replace(name)))
+}
+
+// fits reports whether a name is short enough.
+func fits(name string) bool { return len(utf16.Encode([]rune(name))) <= maxAuthor }
+
+// isText reports whether a person could have typed a name.
 func isText(name string) bool {
 	return utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
 }
 
-// previousAuthor is the author in the visitor's cookie, if it is one that the app can have put there.
+// previousAuthor returns the author in the visitor's cookie, if the app can have put it there.
 func previousAuthor(r *http.Request) string {
 	cookie, err := r.Cookie(cookieName)
 	if err != nil {
 		return ""
 	}
 	author, err := url.QueryUnescape(cookie.Value)
-	if err != nil || len(author) > maxAuthor || !isText(author) {
+	if err != nil || !fits(author) || !isText(author) {
 		return ""
 	}
 	return author

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,26 +13,49 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
+	"regexp"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"example.com/penny"
 	database1 "example.com/penny/database1/books"
 	"example.com/penny/internal/bookstest"
+	"example.com/penny/internal/edge"
+	"example.com/penny/internal/pgtest"
 )
 
 // shop is the app as it stands on the internet, middleware and limits included, on a store.
 func shop(t *testing.T, store penny.Store) (base string, log *safeBuffer) {
 	t.Helper()
-	log = &safeBuffer{}
-	logger := slog.New(slog.NewJSONHandler(log, nil))
-	server := httptest.NewUnstartedServer(nil)
-	server.Config = newHTTPServer(newApp(store, logger), logger)
+	server, log := unstarted(store)
 	server.Start()
 	t.Cleanup(server.Close)
 	return server.URL, log
+}
+
+// unstarted returns the app on a server that does not listen to visitors yet.
+func unstarted(store penny.Store) (server *httptest.Server, log *safeBuffer) {
+	log = &safeBuffer{}
+	a := newApp(layerOf(store), slog.New(slog.NewJSONHandler(log, nil)), patience)
+	server = httptest.NewUnstartedServer(nil)
+	server.Config = newHTTPServer(a)
+	server.Listener = &edge.Listener{Listener: server.Listener, Most: 1000, Answered: a.answered, Refused: func() {}}
+	return server, log
+}
+
+const patience = 2 * time.Second
+
+// layerOf returns a layer on any store.
+func layerOf(store penny.Store) *layer {
+	if l, ok := store.(*layer); ok {
+		return l
+	}
+	return &layer{Store: store, name: "database0", address: os.Getenv("DATABASE_URL"), opened: func() int64 { return 7 }}
 }
 
 type safeBuffer struct {
@@ -102,10 +126,10 @@ func TestEveryPageSaysWhatItIsFor(t *testing.T) {
 		{"/", 200, []string{"Good ", "Search for an author"}},
 		{"/index", 200, []string{"Good "}},
 		{"/searchform", 200, []string{`name="author"`, "autofocus", "Previous author search: (None)"}},
-		{"/searchresults?author=ker", 200, []string{"2 books by authors", "<td>123</td><td>Kernighan</td><td>The Practice of Programming</td>"}},
-		{"/searchresults?author=+ker+", 200, []string{"2 books by authors"}},
-		{"/searchresults?author=Sedgewick", 200, []string{"One book by an author"}},
-		{"/searchresults?author=nobody", 200, []string{"We have no book by an author whose name begins so."}},
+		{"/searchresults?author=ker", 200, []string{"2 books.", "<td>123</td><td>Kernighan</td><td>The Practice of Programming</td>"}},
+		{"/searchresults?author=+ker+", 200, []string{"2 books."}},
+		{"/searchresults?author=Sedgewick", 200, []string{"One book."}},
+		{"/searchresults?author=nobody", 200, []string{"We have no book by such an author."}},
 		{"/searchresults?author=", 200, []string{"Please type an author", `name="author"`}},
 		{"/searchresults?author=++", 200, []string{"Please type an author"}},
 		{"/searchresults", 200, []string{"Please type an author"}},
@@ -140,7 +164,7 @@ func TestOnlyTheFirstHundredBooksAreShownAndThePageSaysSo(t *testing.T) {
 		return make([]penny.Book, limit), nil
 	}))
 	_, body := get(t, base+"/searchresults?author=k")
-	if rows := strings.Count(body, "<tr><td>"); rows != 100 || !strings.Contains(body, "These are the first 100") {
+	if rows := strings.Count(body, "<tr><td>"); rows != 100 || !strings.Contains(body, "Books 1 to 100.") {
 		t.Errorf("%d rows", rows)
 	}
 }
@@ -245,7 +269,7 @@ func TestOtherMethodsAreRefused(t *testing.T) {
 		}
 		body, _ := io.ReadAll(response.Body)
 		response.Body.Close()
-		if response.StatusCode != 405 || response.Header.Get("Allow") != "GET, HEAD" || !bytes.Contains(body, []byte("can only be read")) {
+		if response.StatusCode != 405 || response.Header.Get("Allow") != "GET, HEAD" || !bytes.Contains(body, []byte("can only read this page")) {
 			t.Errorf("%s: %d, Allow %q", method, response.StatusCode, response.Header.Get("Allow"))
 		}
 	}
@@ -295,7 +319,7 @@ func TestAPanicIsAPageAndALogLineAndNotTheEnd(t *testing.T) {
 	base, log := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) { panic("in the store") }))
 	for range 2 {
 		response, body := get(t, base+"/searchresults?author=ker")
-		if response.StatusCode != 500 || !strings.Contains(body, "The shop has made a mistake") || strings.Contains(body, "in the store") {
+		if response.StatusCode != 500 || !strings.Contains(body, "The shop made a mistake") || strings.Contains(body, "in the store") {
 			t.Errorf("status %d, %q", response.StatusCode, body)
 		}
 	}
@@ -333,5 +357,312 @@ func TestAStoreThatDoesNotHeedItsDeadlineIsGivenUpWithinTwoSeconds(t *testing.T)
 	response, _ := get(t, base+"/searchresults?author=ker")
 	if took := time.Since(start); response.StatusCode != 503 || took > 5*time.Second {
 		t.Errorf("status %d after %v", response.StatusCode, took)
+	}
+}
+
+// last returns the last line of the log whose msg is "request".
+func lastRequest(t *testing.T, log *safeBuffer) map[string]any {
+	t.Helper()
+	var last map[string]any
+	for line := range strings.Lines(log.String()) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil {
+			t.Fatalf("the log has the line %q: %v", line, err)
+		}
+		if fields["msg"] == "request" {
+			last = fields
+		}
+	}
+	return last
+}
+
+func TestAVisitorWhoLeavesIsLoggedAs499(t *testing.T) {
+	asked := make(chan struct{})
+	base, log := shop(t, storeFunc(func(ctx context.Context, _ string, _ int) ([]penny.Book, error) {
+		close(asked)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}))
+	ctx, leave := context.WithCancel(t.Context())
+	go func() {
+		<-asked
+		leave()
+	}()
+	r, _ := http.NewRequestWithContext(ctx, "GET", base+"/searchresults?author=ker", nil)
+	if _, err := http.DefaultClient.Do(r); err == nil {
+		t.Fatal("the visitor stayed")
+	}
+	pgtest.Eventually(t, 10*time.Second, "the log has the request", func() bool { return lastRequest(t, log) != nil })
+	if got := lastRequest(t, log)["status"]; got != 499.0 {
+		t.Errorf("it is logged as %v", got)
+	}
+}
+
+func TestAClientThatClosesItsHalfGetsAPage(t *testing.T) {
+	base, _ := shop(t, storeFunc(func(ctx context.Context, _ string, _ int) ([]penny.Book, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}))
+	conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /searchresults?author=ker HTTP/1.1\r\nHost: penny\r\n\r\n")
+	conn.(*net.TCPConn).CloseWrite()
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode == 200 || len(body) == 0 {
+		t.Errorf("status %d and %d bytes", response.StatusCode, len(body))
+	}
+}
+
+func TestAnswersOfTheServerItselfAreLogged(t *testing.T) {
+	for text, want := range map[string]float64{
+		"nonsense\r\n\r\n":       400,
+		"GET / HTTP/1.1\r\n\r\n": 400, // no Host
+		"GET / HTTP/1.1\r\nHost: penny\r\nX: " + strings.Repeat("x", 40_000) + "\r\n\r\n": 431,
+	} {
+		base, log := shop(t, storeFunc(nil))
+		conn, err := net.Dial("tcp", strings.TrimPrefix(base, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, text)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		conn.Close()
+		if err != nil || float64(response.StatusCode) != want {
+			t.Errorf("%.20q: %v, %v", text, response, err)
+		}
+		if line := lastRequest(t, log); line["status"] != want || line["client"] != "127.0.0.1" {
+			t.Errorf("%.20q: the log has %v", text, line)
+		}
+	}
+}
+
+func TestAPanicIsLoggedWithItsValueAndItsOwnStack(t *testing.T) {
+	base, log := shop(t, storeFunc(panics))
+	get(t, base+"/searchresults?author=ker")
+	if text := log.String(); !strings.Contains(text, "a shelf fell down") || !strings.Contains(text, "pennyapp.panics") {
+		t.Errorf("the log is %s", text)
+	}
+}
+
+func panics(context.Context, string, int) ([]penny.Book, error) { panic("a shelf fell down") }
+
+func TestSearchesBeyondTheBoundAreRefusedAtOnce(t *testing.T) {
+	release := make(chan struct{})
+	base, _ := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) {
+		<-release // a driver that does not heed its context
+		return nil, nil
+	}))
+	transport := &http.Transport{MaxIdleConnsPerHost: mostSearches}
+	defer transport.CloseIdleConnections()
+	var all sync.WaitGroup
+	for range mostSearches {
+		all.Go(func() { _ = visit(t.Context(), transport, base) })
+	}
+	all.Wait() // each has its 503 after the patience, and its search still runs
+	start := time.Now()
+	response, body := get(t, base+"/searchresults?author=ker")
+	if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || !strings.Contains(body, "Try again") || time.Since(start) > patience {
+		t.Errorf("status %d after %v", response.StatusCode, time.Since(start))
+	}
+	close(release)
+	pgtest.Eventually(t, 10*time.Second, "a search has room again", func() bool {
+		response, _ := get(t, base+"/searchresults?author=ker")
+		return response.StatusCode == 200
+	})
+}
+
+func TestConnectionsBeyondTheBoundGetA503(t *testing.T) {
+	server, _ := unstarted(storeFunc(nil))
+	var refused atomic.Int64
+	listener := server.Listener.(*edge.Listener)
+	listener.Most, listener.Refused = 1, func() { refused.Add(1) }
+	server.Start()
+	defer server.Close()
+	first, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(conn net.Conn) int {
+		t.Helper()
+		io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: penny\r\n\r\n")
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response.StatusCode
+	}
+	if got := ask(first); got != 200 {
+		t.Errorf("the first connection gets %d", got)
+	}
+	second, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer second.Close()
+	if got := ask(second); got != 503 || refused.Load() != 1 {
+		t.Errorf("the second connection gets %d, and %d were refused", got, refused.Load())
+	}
+	first.Close()
+	pgtest.Eventually(t, 10*time.Second, "there is room again", func() bool {
+		response, err := http.Get(server.URL + "/healthz")
+		return err == nil && response.StatusCode == 200
+	})
+}
+
+func TestPassingFailuresAreAskedAgainByFewVisitors(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int64
+	base, _ := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) {
+		calls.Add(1)
+		return nil, syscall.ECONNREFUSED
+	}))
+	if err := visit(t.Context(), http.DefaultTransport, base); err == nil {
+		t.Error("a visitor got the books")
+	}
+	if one := calls.Swap(0); one < 2 || one > 6 {
+		t.Errorf("one visitor asked %d times", one)
+	}
+	const clients = 200
+	visitors(t.Context(), base, clients, 1)
+	if got := calls.Load(); got > clients+6*mostRetries {
+		t.Errorf("%d visitors asked %d times", clients, got)
+	}
+}
+
+func TestResultsGoOnOnTheNextPage(t *testing.T) {
+	base, _ := shop(t, storeFunc(func(_ context.Context, _ string, limit int) ([]penny.Book, error) {
+		books := make([]penny.Book, min(limit, 250))
+		for i := range books {
+			books[i].Title = fmt.Sprintf("Book %d.", i+1)
+		}
+		return books, nil
+	}))
+	for number, want := range map[int]string{1: "Books 1 to 100.", 2: "Books 101 to 200.", 3: "Books 201 to 250."} {
+		_, body := get(t, fmt.Sprintf("%s/searchresults?author=k&page=%d", base, number))
+		first, next := fmt.Sprintf("<td>Book %d.</td>", (number-1)*100+1), fmt.Sprintf("author=k&amp;page=%d", number+1)
+		if !strings.Contains(body, want) || !strings.Contains(body, first) || strings.Contains(body, next) != (number < 3) {
+			t.Errorf("page %d: %s", number, body)
+		}
+	}
+	for _, page := range []string{"0", "-1", "x", "21", "99999999999999999999"} {
+		if response, _ := get(t, base+"/searchresults?author=k&page="+page); response.StatusCode != 400 {
+			t.Errorf("page %s: status %d", page, response.StatusCode)
+		}
+	}
+}
+
+func TestNamesAreNormalised(t *testing.T) {
+	var asked string
+	base, _ := shop(t, storeFunc(func(_ context.Context, author string, _ int) ([]penny.Book, error) {
+		asked = author
+		return nil, nil
+	}))
+	for typed, want := range map[string]string{"Ke\u0301r": "Kér", "\u200bker\ufeff": "ker", " ker ": "ker", strings.Repeat("李", 200): strings.Repeat("李", 200)} {
+		asked = ""
+		get(t, base+"/searchresults?author="+url.QueryEscape(typed))
+		if asked != want {
+			t.Errorf("%q is searched as %q, want %q", typed, asked, want)
+		}
+	}
+	if response, _ := get(t, base+"/searchresults?author="+url.QueryEscape(strings.Repeat("😀", 101))); response.StatusCode != 400 {
+		t.Errorf("202 UTF-16 units: status %d", response.StatusCode)
+	}
+}
+
+func TestFilesAreValidatedAndPagesHaveALength(t *testing.T) {
+	store, _ := sqliteStore(t)
+	base, _ := shop(t, store)
+	response, _ := get(t, base+"/static/style.css")
+	tag := response.Header.Get("ETag")
+	if again, body := get(t, base+"/static/style.css", "If-None-Match", tag); tag == "" || again.StatusCode != 304 || body != "" {
+		t.Errorf("with the tag %s: status %d", tag, again.StatusCode)
+	}
+	for _, path := range []string{"/", "/searchresults?author=ker", "/nothing"} {
+		if response, body := get(t, base+path); response.ContentLength != int64(len(body)) {
+			t.Errorf("%s has %d bytes and says %d", path, len(body), response.ContentLength)
+		}
+	}
+}
+
+func TestARouterSaysHowTheVisitorCame(t *testing.T) {
+	store, _ := sqliteStore(t)
+	base, log := shop(t, store)
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	for _, c := range []struct {
+		path, name, value string
+		status            int
+	}{
+		{"/searchform?a=b", "X-Forwarded-Proto", "http", 308},
+		{"/searchform", "X-Forwarded-Proto", "https,http", 200},
+		{"/searchform", "Forwarded", `for=192.0.2.1;proto="http"`, 308},
+		{"/searchform", "Forwarded", "for=192.0.2.1; Proto=https, for=10.0.0.1;proto=http", 200},
+		{"/healthz", "X-Forwarded-Proto", "http", 200},
+		{"/searchform", "X-Forwarded-Proto", "", 200},
+	} {
+		r, _ := http.NewRequestWithContext(t.Context(), "GET", base+c.path, nil)
+		r.Header.Set(c.name, c.value)
+		response, err := client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		if to := response.Header.Get("Location"); response.StatusCode != c.status || c.status == 308 && !strings.HasPrefix(to, "https://127.0.0.1") {
+			t.Errorf("%s: %s: status %d, to %q", c.name, c.value, response.StatusCode, to)
+		}
+	}
+	response, _ := get(t, base+"/", "X-Request-Id", "router-7", "X-Forwarded-For", "203.0.113.9, 198.51.100.2")
+	line := lastRequest(t, log)
+	if response.Header.Get("X-Request-Id") != "router-7" || line["id"] != "router-7" || line["client"] != "127.0.0.1" || line["forwarded_for"] != "198.51.100.2" {
+		t.Errorf("the log has %v", line)
+	}
+}
+
+func TestReadyzAsksTheDatabaseOnceASecondAtMost(t *testing.T) {
+	var asked atomic.Int64
+	base, _ := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) {
+		if asked.Add(1); asked.Load() > 1 {
+			return nil, errors.New("down")
+		}
+		return nil, nil
+	}))
+	start := time.Now()
+	ready := 0
+	for range 20 {
+		if response, _ := get(t, base+"/readyz"); response.StatusCode == 200 {
+			ready++
+		}
+	}
+	if got := asked.Load(); got > 1+int64(time.Since(start)/time.Second) || ready == 0 {
+		t.Errorf("the database was asked %d times in %v, and the app was ready %d times", got, time.Since(start), ready)
+	}
+	pgtest.Eventually(t, 10*time.Second, "the app is not ready", func() bool {
+		response, _ := get(t, base+"/readyz")
+		return response.StatusCode == 503
+	})
+}
+
+func TestTheFooterSaysWhichLayerAnswered(t *testing.T) {
+	base, _ := shop(t, storeFunc(func(context.Context, string, int) ([]penny.Book, error) { return nil, nil }))
+	if _, body := get(t, base+"/searchresults?author=ker"); !regexp.MustCompile(`Answered by database0 in \d+\.\d ms. Connections opened so far: 7\.`).MatchString(body) {
+		t.Errorf("the page is %s", body)
+	}
+}
+
+func TestABrokenDotEnvStopsTheStart(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("DATABASE_URL", "")
+	os.Unsetenv("DATABASE_URL")
+	if err := os.WriteFile(".env", []byte("DATABASE_URL='postgres://half\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open("database4"); err == nil {
+		t.Error("the app serves another database")
 	}
 }

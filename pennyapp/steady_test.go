@@ -193,7 +193,7 @@ func TestRequestsInFlightAreAnsweredBeforeTheStoreIsClosed(t *testing.T) {
 	}
 	asked, answer := make(chan struct{}), make(chan struct{})
 	store := &slowStore{asked: asked, answer: answer, note: note}
-	server := httptest.NewServer(newApp(store, discard))
+	server := httptest.NewServer(newApp(layerOf(store), discard, patience))
 	result := make(chan int)
 	go func() {
 		response, _ := get(t, server.URL+"/searchresults?author=ker")

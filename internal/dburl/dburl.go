@@ -48,7 +48,7 @@ func Lookup() (address, from string, err error) {
 	}
 	raw, set := os.LookupEnv(Variable)
 	if !set {
-		return "", "", notSet
+		return "", "", NotSet
 	}
 	address, err = Clean(raw)
 	return address, from, err

@@ -101,13 +101,13 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		want, from  string
 		err         *Problem
 	}{
-		{"neither", nil, "-", "", "", notSet},
+		{"neither", nil, "-", "", "", NotSet},
 		{"only the environment", []string{penny}, "-", penny, "the environment", nil},
 		{"only .env", nil, "DATABASE_URL=" + penny + "\n", penny, DotEnv, nil},
 		{"both", []string{penny}, "DATABASE_URL=sqlite:///other.sqlite", penny, "the environment", nil},
 		{"empty in the environment", []string{""}, "DATABASE_URL=" + penny, "", "", empty},
-		{".env without it", nil, "PORT=8080\n", "", "", notSet},
-		{".env empty", nil, "", "", "", notSet},
+		{".env without it", nil, "PORT=8080\n", "", "", NotSet},
+		{".env empty", nil, "", "", "", NotSet},
 		{".env with comments, export and quotes", nil, "# Neon\nexport DATABASE_URL='" + penny + "'\n", penny, DotEnv, nil},
 		{".env in UTF-8 with a byte order mark", nil, "\xef\xbb\xbfDATABASE_URL=" + penny, penny, DotEnv, nil},
 		{".env in UTF-16, as PowerShell writes it", nil, utf16("DATABASE_URL=" + penny + "\r\n"), penny, DotEnv, nil},

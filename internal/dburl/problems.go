@@ -13,11 +13,11 @@ func (p *Problem) Error() string { return p.Says }
 
 // Problems are all that Get and the forms can return.
 var Problems = []*Problem{
-	notSet, empty, badDotEnv, notURL, unknownScheme, malformed, badSSLMode, badSQLite, needsPostgres, needsSQLite,
+	NotSet, empty, badDotEnv, notURL, unknownScheme, malformed, badSSLMode, badSQLite, needsPostgres, needsSQLite,
 }
 
 var (
-	notSet = &Problem{
+	NotSet = &Problem{
 		Name: "not set",
 		Says: "DATABASE_URL is not set",
 		Why: "The program takes the address of its database from the environment, so that no address, and no " +

@@ -95,36 +95,14 @@ func Context() (context.Context, context.CancelFunc) {
 // Ask calls byAuthor for the author that the user chose. If the connection dies, it asks once more: a search changes
 // nothing. It returns after Patience, even if the driver does not.
 func (f *Flags) Ask(ctx context.Context, byAuthor search) ([]penny.Book, error) {
-	ctx, cancel := context.WithTimeout(ctx, Patience)
-	defer cancel()
-	type answer struct {
-		books []penny.Book
-		err   error
-	}
-	answers := make(chan answer, 1)
-	go func() {
-		var a answer
-		a.err = retry.Read(ctx, func() (err error) {
-			a.books, err = byAuthor(ctx, f.Author, Limit)
+	return retry.Within(ctx, Patience, func(ctx context.Context) (books []penny.Book, err error) {
+		err = retry.Read(ctx, func() error {
+			books, err = byAuthor(ctx, f.Author, Limit)
 			return err
 		})
-		answers <- a
-	}()
-	select {
-	case a := <-answers:
-		return a.books, a.err
-	case <-ctx.Done():
-	}
-	select { // An answer at the last moment, or the driver's reason, is worth a little more.
-	case a := <-answers:
-		return a.books, a.err
-	case <-time.After(grace):
-		return nil, ctx.Err()
-	}
+		return books, err
+	})
 }
-
-// grace is the time that a driver has to heed the end of its context. lib/pq may wait for the server for ever.
-const grace = 200 * time.Millisecond
 
 // Opened returns the number of connections that a *sql.DB has opened, except those that broke: it does not count them.
 func Opened(s sql.DBStats) int64 {

@@ -44,6 +44,15 @@ func Name(err error) string { return examine(err, "").cause().Name }
 // Passes reports whether err may pass within moments, so that a read is worth another try.
 func Passes(err error) bool { return examine(err, "").cause().Passes }
 
+// Place returns where the database at address is, without the user and the password: a file, or a server and a database.
+func Place(address string) string {
+	e := examine(errors.New(""), address)
+	if e.file != "" {
+		return "the SQLite file " + e.file
+	}
+	return "PostgreSQL at " + e.server + "/" + e.database
+}
+
 // evidence is what is known about a failure.
 type evidence struct {
 	all    error  // the whole error

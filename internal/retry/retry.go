@@ -1,4 +1,4 @@
-// Package retry asks a database once more if the connection died under the question.
+// Package retry asks a database within a time, and once more if the connection died under the question.
 package retry
 
 import (
@@ -9,6 +9,7 @@ import (
 	"net"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // Read calls ask, and calls it once more if the connection died and ctx has not ended. Use it only for a question that
@@ -19,6 +20,36 @@ func Read(ctx context.Context, ask func() error) error {
 		err = ask()
 	}
 	return err
+}
+
+// grace is the time that a driver has to heed the end of its context.
+const grace = 200 * time.Millisecond
+
+// Within calls ask with a context that ends after patience, and returns ask's answer. If ask does not heed its context, Within
+// returns the context's error without it: lib/pq may wait for a silent server for ever.
+func Within[T any](ctx context.Context, patience time.Duration, ask func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, 1)
+	go func() {
+		value, err := ask(ctx)
+		answers <- answer{value, err}
+	}()
+	select {
+	case a := <-answers:
+		return a.value, a.err
+	case <-ctx.Done():
+	}
+	select { // The driver's own reason is worth a little more time.
+	case a := <-answers:
+		return a.value, a.err
+	case <-time.After(grace):
+		return *new(T), ctx.Err()
+	}
 }
 
 // died reports whether err says that a connection ended before its answer came.
