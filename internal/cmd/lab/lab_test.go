@@ -54,41 +54,6 @@ func TestWrongUsageHasStatus2(t *testing.T) {
 	}
 }
 
-func TestLoadFillsAnEmptyDatabaseAndAsksBeforeItReplacesOtherBooks(t *testing.T) {
-	for name, address := range map[string]string{
-		"PostgreSQL": pgtest.URL(t),
-		"SQLite":     "sqlite:///" + filepath.ToSlash(filepath.Join(t.TempDir(), "penny.sqlite")),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Setenv("DATABASE_URL", address)
-			for _, step := range []struct {
-				input string
-				args  []string
-				want  string
-				books string
-			}{
-				{"", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load", "-books", "1500", "-index"}, "has 1503 books now, and an index", "has 1503 books"},
-				{"", []string{"load"}, "", "has 1503 books"},
-				{"n\n", []string{"load"}, "", "has 1503 books"},
-				{"\n", []string{"load"}, "", "has 1503 books"},
-				{"y\n", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load", "-books", "10"}, "has 13 books now", "has 13 books"},
-				{"", []string{"load", "-yes"}, "has 3 books now", "has 3 books"},
-			} {
-				out, errs, status := lab(t, step.input, step.args...)
-				if refused := step.want == ""; refused != (status == 1) || !strings.Contains(out, step.want) {
-					t.Fatalf("%v with input %q: status %d, %q, %q", step.args, step.input, status, out, errs)
-				}
-				if out, _, status := lab(t, "", "doctor"); status != 0 || !strings.Contains(out, step.books) {
-					t.Fatalf("after %v the doctor says %q", step.args, out)
-				}
-			}
-		})
-	}
-}
-
 func TestTheIndexIsUsedForTheStagesOwnQuery(t *testing.T) {
 	address := pgtest.URL(t)
 	t.Setenv("DATABASE_URL", address)
