@@ -46,7 +46,7 @@ func TestWrongUsageHasStatus2(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"nothing"}, {"load", "-x"}, {"load", "books"}, {"load", "-books", "-1"}, {"doctor", "now"}, {"race", "-n", "0"},
 		{"race", "-c", "0"}, {"race", "-pool", "0"}, {"race", "-rtt", "-1s"}, {"race", "-only", "database9"},
-		{"postgres", "-max-connections", "1"},
+		{"postgres", "-max-connections", "1"}, {"stick"},
 	} {
 		if out, errs, status := lab(t, "", args...); status != 2 || out != "" || errs == "" {
 			t.Errorf("%v: status %d, %q", args, status, errs)
