@@ -62,6 +62,9 @@ func copyModules(ctx context.Context, env *environment, folder string) error {
 		var module struct{ Info, GoMod, Zip, Error string }
 		switch err := modules.Decode(&module); {
 		case errors.Is(err, io.EOF):
+			if exit, ok := errors.AsType[*exec.ExitError](failed); ok {
+				return fmt.Errorf("%w: %s", failed, exit.Stderr)
+			}
 			return failed
 		case err != nil:
 			return err
