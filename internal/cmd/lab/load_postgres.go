@@ -34,21 +34,25 @@ func (s *postgresShop) open(ctx context.Context, address string) (err error) {
 func (s *postgresShop) close() { s.conn.Close(context.Background()) }
 
 func (s *postgresShop) fill(ctx context.Context, books int, index bool, bar *progressbar.ProgressBar, agreed func([]string) bool) error {
-	place, err := s.find(ctx)
-	if err != nil {
-		return err
-	}
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
 	defer tx.Rollback(context.Background())
-	if err := replace(ctx, tx, place, books, index, bar, agreed); err != nil {
-		var refused *pgconn.PgError
-		if errors.As(err, &refused) && refused.Code == "55P03" { // the wait for a lock was too long
-			_ = tx.Rollback(ctx)
-			return s.held(ctx, place, err)
-		}
+	// One lab load at a time: the second would wait for a table that the first has dropped.
+	if _, err = tx.Exec(ctx, fmt.Sprintf(`SET LOCAL lock_timeout = %d; SELECT pg_advisory_xact_lock(hashtext('penny.sql'))`,
+		lockTimeout.Milliseconds()), pgx.QueryExecModeSimpleProtocol); err != nil {
+		return fmt.Errorf("wait for another lab load: %w", err)
+	}
+	place, err := find(ctx, tx)
+	if err == nil {
+		err = replace(ctx, tx, place, books, index, bar, agreed)
+	}
+	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "55P03" { // the wait for a lock was too long
+		_ = tx.Rollback(ctx)
+		return s.held(ctx, place, err)
+	}
+	if err != nil {
 		return err
 	}
 	if err := tx.Commit(ctx); err != nil {
@@ -70,11 +74,11 @@ type place struct {
 }
 
 // find returns the place of the books, or an error that says why they cannot be loaded there.
-func (s *postgresShop) find(ctx context.Context) (p place, err error) {
+func find(ctx context.Context, tx pgx.Tx) (p place, err error) {
 	var user, quotedUser, searchPath, kind, owner string
 	var schema, table *string
 	var standby, readOnly, mayCreate, owns bool
-	err = s.conn.QueryRow(ctx, `
+	err = tx.QueryRow(ctx, `
 		SELECT current_user, quote_ident(current_user), current_setting('search_path'), pg_is_in_recovery(), current_setting('transaction_read_only') = 'on',
 			n.nspname, quote_ident(n.nspname) || '.books', COALESCE(has_schema_privilege(n.oid, 'CREATE'), false),
 			c.oid IS NOT NULL, COALESCE(c.relkind::text, ''), COALESCE(pg_get_userbyid(c.relowner), ''), COALESCE(pg_has_role(c.relowner, 'USAGE'), false)
@@ -118,24 +122,23 @@ var notTables = map[string]string{
 
 func replace(ctx context.Context, tx pgx.Tx, p place, books int, index bool, bar *progressbar.ProgressBar, agreed func([]string) bool) error {
 	// penny.sql drops the first books table of the search_path: that must not be one of another schema.
-	if _, err := tx.Exec(ctx, `SELECT set_config('search_path', quote_ident($1), true), set_config('lock_timeout', $2, true)`,
-		p.schema, fmt.Sprintf("%dms", lockTimeout.Milliseconds())); err != nil {
+	if _, err := tx.Exec(ctx, `SELECT set_config('search_path', quote_ident($1), true)`, p.schema); err != nil {
 		return fmt.Errorf("choose the schema: %w", err)
 	}
-	var lost []string
 	if p.exists {
-		if _, err := tx.Exec(ctx, `LOCK TABLE `+p.table+` IN ACCESS EXCLUSIVE MODE`); err != nil {
-			return fmt.Errorf("lock the books table: %w", err)
+		// A table that stays is not locked against those who use it; one that goes does not change after the last look.
+		for _, mode := range []string{"ACCESS SHARE", "ACCESS EXCLUSIVE"} {
+			if _, err := tx.Exec(ctx, `LOCK TABLE `+p.table+` IN `+mode+` MODE`); err != nil {
+				return fmt.Errorf("lock the books table: %w", err)
+			}
+			lost, err := postgresLost(ctx, tx, p.table)
+			if err != nil {
+				return err
+			}
+			if !agreed(lost) {
+				return errNotAgreed
+			}
 		}
-		var err error
-		if lost, err = postgresLost(ctx, tx, p.table); err != nil {
-			return err
-		}
-	}
-	if !agreed(lost) {
-		return errNotAgreed
-	}
-	if p.exists {
 		if _, err := tx.Exec(ctx, `DROP TABLE `+p.table+` CASCADE`); err != nil {
 			return fmt.Errorf("drop the books table: %w", err)
 		}
@@ -196,7 +199,7 @@ func postgresLost(ctx context.Context, tx pgx.Tx, table string) ([]string, error
 	}
 	count := countOthers
 	if len(columns) > 0 { // it may lack a column
-		count = `SELECT count(*) FROM books`
+		count = countAll
 	}
 	var books int
 	if err := tx.QueryRow(ctx, count).Scan(&books); err != nil {

@@ -113,7 +113,7 @@ func sqliteLost(ctx context.Context, tx *sql.Tx) (lost []string, err error) {
 	}
 	count := countOthers
 	if !same { // it may lack a column
-		count = `SELECT count(*) FROM books`
+		count = countAll
 	}
 	var others int
 	if err := tx.QueryRowContext(ctx, count).Scan(&others); err != nil {

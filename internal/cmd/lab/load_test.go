@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -238,6 +239,21 @@ func newRole(t *testing.T, address string) string {
 	pgtest.Exec(t, address, "CREATE ROLE "+name+" LOGIN PASSWORD 'hunter2'")
 	t.Cleanup(func() { pgtest.Exec(t, address, "DROP OWNED BY "+name+" CASCADE; DROP ROLE "+name) })
 	return name
+}
+
+func TestManyLoadsAtOnceAllSucceed(t *testing.T) {
+	for name, address := range map[string]string{"no table": pgtest.URL(t), "a table": pgtest.BooksURL(t)} {
+		t.Setenv("DATABASE_URL", address)
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				if _, errs, status := lab(t, "", "load", "-yes"); status != 0 {
+					t.Errorf("%s: %s", name, errs)
+				}
+			})
+		}
+		all.Wait()
+	}
 }
 
 func TestLoadSaysWhoHoldsTheTable(t *testing.T) {
