@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"example.com/penny"
+	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 )
 
@@ -239,6 +240,19 @@ func newRole(t *testing.T, address string) string {
 	pgtest.Exec(t, address, "CREATE ROLE "+name+" LOGIN PASSWORD 'hunter2'")
 	t.Cleanup(func() { pgtest.Exec(t, address, "DROP OWNED BY "+name+" CASCADE; DROP ROLE "+name) })
 	return name
+}
+
+func TestLoadSaysThatAStandbyCannotBeWrittenTo(t *testing.T) {
+	primary := pgtest.Server(t, localpg.Options{})
+	standby, err := primary.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Stop() })
+	t.Setenv("DATABASE_URL", standby.URL("postgres"))
+	if _, errs, status := lab(t, "", "load"); status != 1 || !strings.Contains(errs, "this server is a standby") || !strings.Contains(errs, "hint: ") {
+		t.Errorf("status %d, %s", status, errs)
+	}
 }
 
 func TestManyLoadsAtOnceAllSucceed(t *testing.T) {
