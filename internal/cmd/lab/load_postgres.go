@@ -164,17 +164,17 @@ func replace(ctx context.Context, tx pgx.Tx, p place, books int, index bool, bar
 		return nil
 	}
 	var operators string
-	if _, err := tx.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS pg_trgm`); err != nil {
-		return &hinted{fmt.Errorf("make the index: %w", err),
-			"the index needs PostgreSQL's extension pg_trgm: load without -index, or as an administrator: CREATE EXTENSION pg_trgm;"}
+	_, err := tx.Exec(ctx, `CREATE EXTENSION IF NOT EXISTS pg_trgm`)
+	if err == nil {
+		err = tx.QueryRow(ctx, `SELECT quote_ident(nspname) || '.gin_trgm_ops' FROM pg_extension
+			JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'`).Scan(&operators)
 	}
-	err := tx.QueryRow(ctx, `SELECT quote_ident(nspname) || '.gin_trgm_ops' FROM pg_extension
-		JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'pg_trgm'`).Scan(&operators)
 	if err == nil {
 		_, err = tx.Exec(ctx, `CREATE INDEX books_author ON books USING gin (author `+operators+`)`)
 	}
 	if err != nil {
-		return fmt.Errorf("make the index: %w", err)
+		return &hinted{fmt.Errorf("make the index: %w", err),
+			"the index needs PostgreSQL's extension pg_trgm: load without -index, or as an administrator: CREATE EXTENSION pg_trgm;"}
 	}
 	return nil
 }
