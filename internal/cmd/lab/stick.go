@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	embedded "github.com/fergusstrange/embedded-postgres"
@@ -38,7 +39,7 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 		return wrong(f, "-to must name a folder")
 	}
 	if err := copyModules(ctx, env, filepath.Join(*to, "go")); err != nil {
-		return fmt.Errorf("copy the Go modules: go mod download: %w", err)
+		return fmt.Errorf("copy the Go modules: %w", err)
 	}
 	base := strings.TrimSuffix(cmp.Or(download, maven), "/")
 	for _, platform := range platforms {
@@ -57,31 +58,63 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 // there. The folder has the layout of a module proxy.
 func copyModules(ctx context.Context, env *environment, folder string) error {
 	fmt.Fprintln(env.stderr, "Go modules")
-	out, failed := exec.CommandContext(ctx, "go", "mod", "download", "-json").Output()
-	for modules := json.NewDecoder(bytes.NewReader(out)); ; {
-		var module struct{ Info, GoMod, Zip, Error string }
-		switch err := modules.Decode(&module); {
-		case errors.Is(err, io.EOF):
-			if exit, ok := errors.AsType[*exec.ExitError](failed); ok {
-				return fmt.Errorf("%w: %s", failed, exit.Stderr)
-			}
-			return failed
-		case err != nil:
+	downloaded, err := goCommand(ctx, "mod", "download", "-json")
+	if err != nil {
+		return err
+	}
+	graph, err := goCommand(ctx, "mod", "graph") // Go reads the go.mod of modules, too, that nothing is built of
+	if err != nil {
+		return err
+	}
+	cache, err := goCommand(ctx, "env", "GOMODCACHE")
+	if err != nil {
+		return err
+	}
+	root := filepath.Join(strings.TrimSpace(string(cache)), "cache", "download")
+	var files []string
+	for modules := json.NewDecoder(bytes.NewReader(downloaded)); modules.More(); {
+		var module struct{ Info, GoMod, Zip string }
+		if err := modules.Decode(&module); err != nil {
 			return err
-		case module.Error != "":
-			return errors.New(module.Error)
 		}
-		for _, file := range []string{module.Info, module.GoMod, module.Zip} {
-			_, path, _ := strings.Cut(filepath.ToSlash(file), "/cache/download/")
-			data, err := os.ReadFile(file)
-			if err == nil {
-				err = write(filepath.Join(folder, filepath.FromSlash(path)), data)
-			}
-			if err != nil {
-				return err
-			}
+		files = append(files, module.Info, module.GoMod, module.Zip)
+	}
+	for _, module := range strings.Fields(string(graph)) {
+		path, version, _ := strings.Cut(capital.ReplaceAllStringFunc(module, func(c string) string { return "!" + strings.ToLower(c) }), "@")
+		file := filepath.Join(root, filepath.FromSlash(path), "@v", version+".mod")
+		if _, err := os.Stat(file); err == nil { // there is none for Penny itself, for Go, and for what a folder replaces
+			files = append(files, file)
 		}
 	}
+	for _, file := range files {
+		path, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if err := write(filepath.Join(folder, path), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// capital finds the letters that a module proxy's paths write as an exclamation mark and a small letter.
+var capital = regexp.MustCompile("[A-Z]")
+
+// goCommand runs the go command and returns its output. Its error has what the command said.
+func goCommand(ctx context.Context, args ...string) ([]byte, error) {
+	out, err := exec.CommandContext(ctx, "go", args...).Output()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		err = fmt.Errorf("%w: %s", err, exit.Stderr)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+	}
+	return out, nil
 }
 
 // copyArchive copies an archive and its published checksum.
