@@ -2,41 +2,44 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// A Result is what a run measured, of the calls that were done.
+// A Result is what a run measured.
 type Result struct {
-	Calls   int            // calls done, failed ones among them
+	Calls   int            // calls that ended, failed ones included
 	Workers int            // goroutines that made them
 	Elapsed time.Duration  // from the start of the first call to the end of the last
 	Errors  map[string]int // failed calls, counted by name
-	Err     error          // the first failure of the most frequent kind, nil where none failed
+	Err     error          // the first failure of the most frequent kind, nil if no call failed
 
-	latencies *hdrhistogram.Histogram // of the calls that succeeded, in microseconds
+	// latencies counts the calls that succeeded by how long they took, in whole microseconds. It stays small: a thousand
+	// different latencies take half a second of calls, a million of them half a million seconds.
+	latencies map[time.Duration]int
 }
 
 // Options say what Run does.
 type Options struct {
 	Calls   int                // how many calls to make
-	Workers int                // how many goroutines make them; each makes its next call when its last is done
-	Name    func(error) string // the kind that a failed call counts as
+	Workers int                // how many goroutines make them; each makes one call after the other
+	Name    func(error) string // returns the kind that a failed call counts as
 	Done    func(failed bool)  // called after every call, by many goroutines at once; nil for nothing
 }
 
-// grace is how long Run waits, once it is told to stop, for calls that do not heed their context.
+// grace is how long Run waits, after its context has ended, for calls that ignore the context.
 const grace = time.Second
 
-// Run makes the calls and waits for them. When ctx ends it starts no more, and gives back what it has by then: a call
-// that ctx ended is not counted.
+// Run makes the calls and waits for them. When ctx ends, it starts no more calls and returns what it has measured. A
+// call that fails because ctx ended is not counted.
 func Run(ctx context.Context, o Options, call func(context.Context) error) Result {
 	type failure struct {
 		count int
@@ -48,7 +51,7 @@ func Run(ctx context.Context, o Options, call func(context.Context) error) Resul
 		mu       sync.Mutex // protects the following
 		done     int
 		failures = make(map[string]*failure)
-		merged   = newHistogram()
+		latency  = make(map[time.Duration]int)
 		last     time.Time
 	)
 	begin := time.Now()
@@ -66,8 +69,7 @@ func Run(ctx context.Context, o Options, call func(context.Context) error) Resul
 				done++
 				last = end
 				if err == nil {
-					// A latency beyond the histogram's hour is recorded as an hour.
-					_ = merged.RecordValue(min(end.Sub(start).Microseconds(), merged.HighestTrackableValue()))
+					latency[end.Sub(start).Round(time.Microsecond)]++
 				} else if f := failures[o.Name(err)]; f != nil {
 					f.count++
 				} else {
@@ -85,7 +87,7 @@ func Run(ctx context.Context, o Options, call func(context.Context) error) Resul
 	mu.Lock()
 	defer mu.Unlock()
 	result := Result{Calls: done, Workers: o.Workers, Elapsed: last.Sub(begin), Errors: make(map[string]int),
-		latencies: hdrhistogram.Import(merged.Export())}
+		latencies: maps.Clone(latency)} // a call that ignores ctx may still write to the original
 	most := 0
 	for name, f := range failures {
 		result.Errors[name] = f.count
@@ -96,7 +98,7 @@ func Run(ctx context.Context, o Options, call func(context.Context) error) Resul
 	return result
 }
 
-// wait waits for the workers, and once ctx has ended only for a moment longer: a driver may be deaf to it.
+// wait waits for the workers, but only for grace after ctx has ended: some drivers ignore it.
 func wait(ctx context.Context, workers *sync.WaitGroup) {
 	done := make(chan struct{})
 	go func() {
@@ -114,20 +116,17 @@ func wait(ctx context.Context, workers *sync.WaitGroup) {
 	}
 }
 
-// newHistogram holds latencies from a microsecond to an hour, each within 0.1 percent.
-func newHistogram() *hdrhistogram.Histogram {
-	return hdrhistogram.New(1, time.Hour.Microseconds(), 3)
-}
-
-// Add adds what another run measured: its calls, its time and its failures. r may be the zero Result.
+// Add adds the calls, the time and the failures of another run. r may be the zero Result.
 func (r *Result) Add(part Result) {
 	r.Calls += part.Calls
 	r.Workers = part.Workers
 	r.Elapsed += part.Elapsed
 	if r.latencies == nil {
-		r.latencies, r.Errors = newHistogram(), make(map[string]int)
+		r.latencies, r.Errors = make(map[time.Duration]int), make(map[string]int)
 	}
-	r.latencies.Merge(part.latencies)
+	for latency, count := range part.latencies {
+		r.latencies[latency] += count
+	}
 	for name, count := range part.Errors {
 		r.Errors[name] += count
 	}
@@ -136,7 +135,7 @@ func (r *Result) Add(part Result) {
 	}
 }
 
-// Failed is how many calls failed.
+// Failed returns how many calls failed.
 func (r Result) Failed() int {
 	failed := 0
 	for _, count := range r.Errors {
@@ -145,7 +144,7 @@ func (r Result) Failed() int {
 	return failed
 }
 
-// Rate is how many calls succeeded in a second.
+// Rate returns how many calls succeeded per second.
 func (r Result) Rate() float64 {
 	if r.Elapsed <= 0 {
 		return 0
@@ -153,25 +152,26 @@ func (r Result) Rate() float64 {
 	return float64(r.Calls-r.Failed()) / r.Elapsed.Seconds()
 }
 
-// Percentile is the latency that p percent of the calls that succeeded did not exceed; zero where none did.
+// Percentile returns the smallest latency that at least p percent of the successful calls did not exceed (the nearest
+// rank), or zero if no call succeeded.
 func (r Result) Percentile(p float64) time.Duration {
-	return time.Duration(r.latencies.ValueAtQuantile(p)) * time.Microsecond
+	rank := int(math.Ceil(p / 100 * float64(r.Calls-r.Failed())))
+	sorted := slices.Sorted(maps.Keys(r.latencies))
+	for _, latency := range sorted {
+		if rank -= r.latencies[latency]; rank <= 0 {
+			return latency
+		}
+	}
+	return 0
 }
 
-// ErrorCounts says how many calls failed of which kind, the most frequent first: "23 server full, 1 no answer".
+// ErrorCounts returns how many calls failed, by kind and the most frequent first: "23 server full, 1 no answer".
 func (r Result) ErrorCounts() string {
 	if len(r.Errors) == 0 {
 		return "0"
 	}
-	names := make([]string, 0, len(r.Errors))
-	for name := range r.Errors {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		if r.Errors[a] != r.Errors[b] {
-			return r.Errors[b] - r.Errors[a]
-		}
-		return strings.Compare(a, b)
+	names := slices.SortedFunc(maps.Keys(r.Errors), func(a, b string) int {
+		return cmp.Or(r.Errors[b]-r.Errors[a], strings.Compare(a, b))
 	})
 	parts := make([]string, len(names))
 	for i, name := range names {
@@ -180,7 +180,7 @@ func (r Result) ErrorCounts() string {
 	return strings.Join(parts, ", ")
 }
 
-// Milliseconds is d as the timing lines show it.
+// Milliseconds returns d as the timing lines show it.
 func Milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
 }

@@ -45,6 +45,14 @@ func need(tb testing.TB, err error) {
 	}
 }
 
+// skipShort skips the test if go test was called with -short, which runs what needs no server.
+func skipShort(tb testing.TB) {
+	tb.Helper()
+	if testing.Short() {
+		tb.Skip("-short: it needs PostgreSQL")
+	}
+}
+
 // URL is the address of a database with nothing in it, which is dropped when the test ends.
 func URL(tb testing.TB) string {
 	tb.Helper()
@@ -80,6 +88,7 @@ func fresh(tb testing.TB, template string) string {
 // Admin is the address of the shared server's own database, with an administrator's rights.
 func Admin(tb testing.TB) string {
 	tb.Helper()
+	skipShort(tb)
 	admin, err := sharedServer()
 	need(tb, err)
 	return admin
@@ -112,6 +121,7 @@ func Server(tb testing.TB, o localpg.Options) *localpg.Server {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
+	skipShort(tb)
 	server, err := localpg.Start(ctx, o)
 	need(tb, err)
 	tb.Cleanup(func() {

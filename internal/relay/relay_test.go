@@ -34,7 +34,11 @@ func echo(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-func dial(t *testing.T, r *Relay) (say func(string) error) {
+// patience is for answers that come; a test that runs well does not wait so long.
+const patience = time.Minute
+
+// dial connects to the relay. say says a line and waits for its echo, but not longer than patience.
+func dial(t *testing.T, r *Relay) (say func(line string, patience time.Duration) error) {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.Addr())
 	if err != nil {
@@ -42,8 +46,8 @@ func dial(t *testing.T, r *Relay) (say func(string) error) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	lines := bufio.NewReader(conn)
-	return func(line string) error {
-		if err := conn.SetDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+	return func(line string, patience time.Duration) error {
+		if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 			return err
 		}
 		if _, err := fmt.Fprintln(conn, line); err != nil {
@@ -70,12 +74,12 @@ func start(t *testing.T, roundTrip time.Duration) *Relay {
 func TestWhatIsSentArrivesAndTakesItsTime(t *testing.T) {
 	r := start(t, 40*time.Millisecond)
 	say := dial(t, r)
-	if err := say("hello"); err != nil {
+	if err := say("hello", patience); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()
 	for range 3 {
-		if err := say("again"); err != nil {
+		if err := say("again", patience); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -90,14 +94,14 @@ func TestWhatIsSentArrivesAndTakesItsTime(t *testing.T) {
 func TestACutEndsTheConnectionsThatAreOpenAndNoOthers(t *testing.T) {
 	r := start(t, 0)
 	old := dial(t, r)
-	if err := old("hello"); err != nil {
+	if err := old("hello", patience); err != nil {
 		t.Fatal(err)
 	}
 	r.Cut()
-	if err := old("hello"); err == nil {
+	if err := old("hello", patience); err == nil {
 		t.Error("a connection outlived the cut")
 	}
-	if err := dial(t, r)("hello"); err != nil {
+	if err := dial(t, r)("hello", patience); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
 }
@@ -105,14 +109,14 @@ func TestACutEndsTheConnectionsThatAreOpenAndNoOthers(t *testing.T) {
 func TestWhatIsSwallowedGetsNoAnswerAndNoEnd(t *testing.T) {
 	r := start(t, 0)
 	old := dial(t, r)
-	if err := old("hello"); err != nil {
+	if err := old("hello", patience); err != nil {
 		t.Fatal(err)
 	}
 	r.Swallow()
-	if err := old("hello"); !errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := old("hello", 200*time.Millisecond); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("got %v, want no answer until the deadline", err)
 	}
-	if err := dial(t, r)("hello"); err != nil {
+	if err := dial(t, r)("hello", patience); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
 }

@@ -46,46 +46,11 @@ func TestWrongUsageHasStatus2(t *testing.T) {
 	for _, args := range [][]string{
 		{}, {"nothing"}, {"load", "-x"}, {"load", "books"}, {"load", "-books", "-1"}, {"doctor", "now"}, {"race", "-n", "0"},
 		{"race", "-c", "0"}, {"race", "-pool", "0"}, {"race", "-rtt", "-1s"}, {"race", "-only", "database9"},
-		{"postgres", "-max-connections", "1"},
+		{"postgres", "-max-connections", "1"}, {"stick"},
 	} {
 		if out, errs, status := lab(t, "", args...); status != 2 || out != "" || errs == "" {
 			t.Errorf("%v: status %d, %q", args, status, errs)
 		}
-	}
-}
-
-func TestLoadFillsAnEmptyDatabaseAndAsksBeforeItReplacesOtherBooks(t *testing.T) {
-	for name, address := range map[string]string{
-		"PostgreSQL": pgtest.URL(t),
-		"SQLite":     "sqlite:///" + filepath.ToSlash(filepath.Join(t.TempDir(), "penny.sqlite")),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Setenv("DATABASE_URL", address)
-			for _, step := range []struct {
-				input string
-				args  []string
-				want  string
-				books string
-			}{
-				{"", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load", "-books", "1500", "-index"}, "has 1503 books now, and an index", "has 1503 books"},
-				{"", []string{"load"}, "", "has 1503 books"},
-				{"n\n", []string{"load"}, "", "has 1503 books"},
-				{"\n", []string{"load"}, "", "has 1503 books"},
-				{"y\n", []string{"load"}, "has 3 books now", "has 3 books"},
-				{"", []string{"load", "-books", "10"}, "has 13 books now", "has 13 books"},
-				{"", []string{"load", "-yes"}, "has 3 books now", "has 3 books"},
-			} {
-				out, errs, status := lab(t, step.input, step.args...)
-				if refused := step.want == ""; refused != (status == 1) || !strings.Contains(out, step.want) {
-					t.Fatalf("%v with input %q: status %d, %q, %q", step.args, step.input, status, out, errs)
-				}
-				if out, _, status := lab(t, "", "doctor"); status != 0 || !strings.Contains(out, step.books) {
-					t.Fatalf("after %v the doctor says %q", step.args, out)
-				}
-			}
-		})
 	}
 }
 
@@ -167,7 +132,7 @@ func TestTheRaceMeasuresEveryContender(t *testing.T) {
 		if e.Calls != 40 || len(e.Errors) > 0 || e.CallsPerSec <= 0 || e.P50 <= 0 || e.P99 < e.P50 {
 			t.Errorf("%+v", e)
 		}
-		perCall := slices.Contains([]string{"database1", "database2", "pgx-per-call"}, e.Name)
+		perCall := slices.Contains([]string{"database2", "pgx-per-call"}, e.Name)
 		if perCall && e.Opened != 40 || !perCall && e.Opened > 15 { // 3 more than the first, in each of 5 rounds
 			t.Errorf("%s opened %d connections", e.Name, e.Opened)
 		}

@@ -27,6 +27,7 @@ var commands = []command{
 	{"postgres", "start a real PostgreSQL on this computer", runPostgres},
 	{"load", "load penny.sql, or a million books, into DATABASE_URL", runLoad},
 	{"doctor", "find out what is wrong with DATABASE_URL", runDoctor},
+	{"stick", "copy what Penny downloads to a folder, for computers without a network", runStick},
 	{"race", "run the stages side by side, the pool against no pool", runRace},
 }
 

@@ -83,19 +83,6 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	}
 }
 
-func loadWhereEmpty(ctx context.Context, address string) (loaded bool, err error) {
-	s := &postgresShop{}
-	if err := s.open(ctx, address); err != nil {
-		return false, err
-	}
-	defer s.close()
-	count, _, err := s.stock(ctx)
-	if err != nil || count > 0 {
-		return false, err
-	}
-	return true, s.fill(ctx, 0, false, progressbar.DefaultSilent(0))
-}
-
 // pickPort is the port of last time, else the favourite, and 0 for any where that is taken.
 func pickPort(folder string) int {
 	port := favourite
