@@ -5,10 +5,11 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -75,8 +76,9 @@ type runningApp struct {
 	done chan error
 }
 
-// startApp runs a shell line in an environment with nothing else in it, and waits until the app serves.
-func startApp(t *testing.T, bin, line, databaseURL string) *runningApp {
+// startApp runs a shell line in an environment with nothing else in it, and waits until the app serves. unread, if given, gets
+// the pipe of the log after the first line.
+func startApp(t *testing.T, bin, line, databaseURL string, unread ...func(*os.File)) *runningApp {
 	t.Helper()
 	free, err := localpg.FreePort()
 	if err != nil {
@@ -87,29 +89,36 @@ func startApp(t *testing.T, bin, line, databaseURL string) *runningApp {
 	app.cmd = exec.Command("/bin/sh", "-c", "exec "+line)
 	app.cmd.Dir = t.TempDir()
 	app.cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "PORT=" + port, "DATABASE_URL=" + databaseURL}
-	stderr, err := app.cmd.StderrPipe()
+	reader, writer, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { reader.Close() })
+	app.cmd.Stderr = writer
 	if err := app.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	writer.Close()
 	t.Cleanup(func() { app.cmd.Process.Kill() })
+	go func() { app.done <- app.cmd.Wait() }()
 	serving := make(chan struct{})
 	go func() {
-		lines := bufio.NewScanner(stderr)
+		lines := bufio.NewScanner(reader)
 		for lines.Scan() {
 			app.log.Write(append(lines.Bytes(), '\n'))
 			if bytes.Contains(lines.Bytes(), []byte(`"msg":"serving"`)) {
 				close(serving)
+				if len(unread) > 0 {
+					unread[0](reader)
+					return
+				}
 			}
 		}
-		app.done <- app.cmd.Wait()
 	}()
 	select {
 	case <-serving:
 	case err := <-app.done:
-		t.Fatalf("%s ended at once: %v", filepath.Base(line), err)
+		t.Fatalf("%s ended at once: %v: %s", line, err, app.log)
 	case <-time.After(30 * time.Second):
 		t.Fatal("the app does not serve")
 	}
@@ -137,35 +146,172 @@ func buildApp(t *testing.T) (bin string) {
 	return bin
 }
 
-func TestTwoHundredVisitorsAtOnceTakeLessThan64MBOfMemory(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells a program's peak of memory in /proc")
+// peak returns the most memory that the app has taken so far, in MB.
+func (app *runningApp) peak(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", app.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
 	}
-	address := pgtest.BooksURL(t)
+	peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
+	if peak == nil {
+		t.Fatal("/proc does not have the peak")
+	}
+	kB, err := strconv.Atoi(string(peak[1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kB >> 10
+}
+
+func TestMemory(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux has a program's peak of memory in /proc")
+	}
+	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "50"}})
+	address := server.URL("postgres")
+	pgtest.LoadBooks(t, address)
 	bin := buildApp(t)
-	for _, layer := range []string{"database3", "database4"} {
-		app := startApp(t, bin, "pennyapp -layer "+layer, address)
-		if failed, first := visitors(t.Context(), app.base, 200, 20); failed > 0 {
-			t.Errorf("%s: %d of 4000 requests were lost, the first with %s", layer, failed, first)
-		}
-		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", app.cmd.Process.Pid))
+	for _, layer := range layers {
+		t.Run(layer, func(t *testing.T) {
+			app := startApp(t, bin, "pennyapp -layer "+layer, address)
+			if failed, first := visitors(t.Context(), app.base, 200, 20); failed > 0 && layer != "database2" { // its connections fill the server
+				t.Errorf("%d of 4000 requests were lost, the first with %s", failed, first)
+			}
+			if got := app.peak(t); got >= 64 {
+				t.Errorf("200 visitors took %d MB, want less than 64", got)
+			}
+			pause(t, server)
+			if failed, _ := visitors(t.Context(), app.base, 2000, 1); failed != 2000 {
+				t.Errorf("%d of 2000 visitors got books from a server that is stopped", 2000-failed)
+			}
+			if got := app.peak(t); got >= 200 {
+				t.Errorf("2000 visitors of a stopped server took %d MB, want less than 200", got)
+			}
+			app.stop(t)
+		})
+	}
+}
+
+// pause stops the server's processes in the middle of what they do, until the test ends.
+func pause(t *testing.T, server *localpg.Server) {
+	t.Helper()
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", server.PID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range append(strings.Fields(string(children)), strconv.Itoa(server.PID())) {
+		n, err := strconv.Atoi(pid)
 		if err != nil {
 			t.Fatal(err)
 		}
-		peak := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(status)
-		if peak == nil {
-			t.Fatal("/proc does not tell the peak")
-		}
-		kB, err := strconv.Atoi(string(peak[1]))
+		_ = syscall.Kill(n, syscall.SIGSTOP) // it may have ended
+		t.Cleanup(func() { _ = syscall.Kill(n, syscall.SIGCONT) })
+	}
+}
+
+func TestStop(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no such signals")
+	}
+	bin := buildApp(t)
+	address := pgtest.BooksURL(t)
+	t.Run("a body that never comes", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, bin, "pennyapp", address)
+		conn, err := net.Dial("tcp", strings.TrimPrefix(app.base, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: %d MB at its peak", layer, kB>>10)
-		if kB>>10 >= 64 {
-			t.Errorf("%s: %d MB", layer, kB>>10)
+		defer conn.Close()
+		io.WriteString(conn, "POST /searchform HTTP/1.1\r\nHost: penny\r\nContent-Length: 100\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
+			t.Fatal(err)
 		}
 		app.stop(t)
+	})
+	t.Run("the terminal closes", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, bin, "pennyapp", address)
+		if err := app.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-app.done; err != nil {
+			t.Errorf("after SIGHUP: %v", err)
+		}
+	})
+	t.Run("a router hears of it first", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, bin, "pennyapp", address)
+		status := func() int {
+			response, err := http.Get(app.base + "/readyz")
+			if err != nil {
+				return 0
+			}
+			response.Body.Close()
+			return response.StatusCode
+		}
+		pgtest.Eventually(t, 30*time.Second, "the app is ready", func() bool { return status() == 200 })
+		if err := app.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		pgtest.Eventually(t, 30*time.Second, "a router learns that it stops", func() bool { return status() == 503 })
+		if err := <-app.done; err != nil {
+			t.Errorf("after SIGTERM: %v", err)
+		}
+	})
+	t.Run("nobody reads the log", func(t *testing.T) {
+		t.Parallel()
+		for _, closed := range []bool{false, true} {
+			app := startApp(t, bin, "pennyapp", address, func(reader *os.File) {
+				if closed {
+					reader.Close()
+				}
+			})
+			// Ten times what a pipe holds.
+			if failed, first := visitors(t.Context(), app.base, 10, 300); failed > 0 {
+				t.Errorf("closed is %t: %d of 3000 requests failed, the first with %s", closed, failed, first)
+			}
+			app.stop(t)
+		}
+	})
+	t.Run("few files", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, bin, "sh -c 'ulimit -n 256; exec pennyapp'", address)
+		var held []net.Conn
+		for range 300 {
+			conn, err := net.Dial("tcp", strings.TrimPrefix(app.base, "http://"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			held = append(held, conn)
+		}
+		if err := visit(t.Context(), &http.Transport{}, app.base); err == nil || !strings.Contains(err.Error(), "503") {
+			t.Errorf("with 300 idle connections a visitor gets %v, want 503", err)
+		}
+		for _, conn := range held {
+			conn.Close()
+		}
+		pgtest.Eventually(t, 30*time.Second, "a visitor gets the books", func() bool { return visit(t.Context(), &http.Transport{}, app.base) == nil })
+		app.stop(t)
+	})
+}
+
+func TestTheFirstLineNamesTheDatabaseWithoutItsPassword(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("it takes a shell")
 	}
+	u, err := url.Parse(pgtest.BooksURL(t))
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	app := startApp(t, buildApp(t), "pennyapp", u.String())
+	first, _, _ := strings.Cut(app.log.String(), "\n")
+	password, _ := u.User.Password()
+	if !strings.Contains(first, "PostgreSQL at "+u.Host+u.Path) || strings.Contains(first, password) {
+		t.Errorf("the first line is %s", strings.ReplaceAll(first, password, "*****"))
+	}
+	app.stop(t)
 }
 
 func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {

@@ -48,7 +48,7 @@ func unstarted(store penny.Store) (server *httptest.Server, log *safeBuffer) {
 	return server, log
 }
 
-const patience = 2 * time.Second
+const patience = 4 * time.Second
 
 // layerOf returns a layer on any store.
 func layerOf(store penny.Store) *layer {
@@ -345,7 +345,7 @@ func TestADatabaseThatFailsIsAPageWithoutDetails(t *testing.T) {
 	}
 }
 
-func TestAStoreThatDoesNotHeedItsDeadlineIsGivenUpWithinTwoSeconds(t *testing.T) {
+func TestAStoreThatDoesNotHeedItsDeadlineIsGivenUp(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
@@ -355,7 +355,7 @@ func TestAStoreThatDoesNotHeedItsDeadlineIsGivenUpWithinTwoSeconds(t *testing.T)
 	}))
 	start := time.Now()
 	response, _ := get(t, base+"/searchresults?author=ker")
-	if took := time.Since(start); response.StatusCode != 503 || took > 5*time.Second {
+	if took := time.Since(start); response.StatusCode != 503 || took > patience+5*time.Second {
 		t.Errorf("status %d after %v", response.StatusCode, took)
 	}
 }

@@ -16,8 +16,10 @@ import (
 	"time"
 
 	"example.com/penny"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/relay"
 )
 
 // layers are those that talk to PostgreSQL.
@@ -137,7 +139,7 @@ func TestADatabaseThatIsDownIsA503WithinTwoSecondsAndTheAppRecovers(t *testing.T
 		shops[layer] = base
 		start := time.Now()
 		response, body := get(t, base+"/searchresults?author=ker")
-		if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || time.Since(start) > 4*time.Second {
+		if response.StatusCode != 503 || response.Header.Get("Retry-After") == "" || time.Since(start) > patience+5*time.Second {
 			t.Errorf("%s: status %d after %v", layer, response.StatusCode, time.Since(start))
 		}
 		for _, secret := range []string{"127.0.0.1", "postgres", "refused"} {
@@ -166,7 +168,7 @@ func TestASlowDatabaseIsA503AndNoQueryIsLeftRunning(t *testing.T) {
 			base, _ := shop(t, openLayer(t, layer, address))
 			release := pgtest.Lock(t, address, "books")
 			start := time.Now()
-			if response, _ := get(t, base+"/searchresults?author=ker"); response.StatusCode != 503 || time.Since(start) > 4*time.Second {
+			if response, _ := get(t, base+"/searchresults?author=ker"); response.StatusCode != 503 || time.Since(start) > patience+5*time.Second {
 				t.Errorf("status %d after %v", response.StatusCode, time.Since(start))
 			}
 			pgtest.Eventually(t, 5*time.Second, "no query waits for the table", func() bool {
@@ -178,6 +180,73 @@ func TestASlowDatabaseIsA503AndNoQueryIsLeftRunning(t *testing.T) {
 			release()
 			if err := visit(t.Context(), http.DefaultTransport, base); err != nil {
 				t.Errorf("with the lock gone: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFarServerAnswers(t *testing.T) {
+	server := pgtest.Server(t, localpg.Options{TLS: true})
+	pgtest.LoadBooks(t, server.URL("postgres"))
+	for _, name := range layers {
+		address, _ := through(t, server.URL("postgres"), 250*time.Millisecond)
+		base, _ := shop(t, openLayer(t, name, address))
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			for range 3 {
+				if err := visit(t.Context(), http.DefaultTransport, base); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+}
+
+// through returns the address of a relay to the server at address that takes roundTrip.
+func through(t *testing.T, address string, roundTrip time.Duration) (string, *relay.Relay) {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	r, err := relay.Start(u.Host, roundTrip)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	u.Host = r.Addr()
+	return u.String(), r
+}
+
+func TestAServerThatEndsIdleSessionsLosesNoVisitor(t *testing.T) {
+	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"idle_session_timeout": "300ms"}})
+	address := server.URL("postgres")
+	pgtest.LoadBooks(t, address)
+	for _, name := range layers {
+		t.Run(name, func(t *testing.T) {
+			base, _ := shop(t, openLayer(t, name, address))
+			for range 3 {
+				if failed, first := visitors(t.Context(), base, 8, 1); failed > 0 {
+					t.Errorf("%d of 8 visitors were lost, the first with %s", failed, first)
+				}
+				pgtest.Eventually(t, 30*time.Second, "the server has ended the idle sessions", func() bool {
+					sessions := -1
+					pgtest.Query(t, address, `SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()`, &sessions)
+					return sessions == 0
+				})
+			}
+		})
+	}
+}
+
+func TestAStatementTimeoutOfTheAddressEndsTheQueryOnTheServer(t *testing.T) {
+	for _, name := range layers {
+		t.Run(name, func(t *testing.T) {
+			address := pgtest.BooksURL(t)
+			pgtest.Lock(t, address, "books")
+			store := openLayer(t, name, address+"&statement_timeout=50")
+			if _, err := store.ByAuthor(t.Context(), "ker", 10); explain.Name(err) != "query ended" {
+				t.Errorf("got %v", err)
 			}
 		})
 	}
