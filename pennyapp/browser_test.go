@@ -54,14 +54,16 @@ func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
 func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 	t.Parallel()
 	ctx, axe := browser.Start(t), browser.Axe(t)
-	store, _ := sqliteStore(t)
+	store, db := sqliteStore(t)
+	db.Exec(`INSERT INTO books VALUES ('978-0-13-468599-1', 'Longstocking-Featherstonehaugh', 'Incomprehensibilities of Electroencephalography'),
+		('978-0-13-468599-2', 'Long', '` + strings.Repeat("n", 60) + `')`)
 	base, _ := shop(t, store)
 	for _, screen := range []struct {
 		name          string
 		width, height int64
 		scheme        string
 	}{{"phone", 360, 740, "light"}, {"phone-dark", 360, 740, "dark"}, {"projector", 1920, 1080, "light"}, {"projector-dark", 1920, 1080, "dark"}} {
-		for name, path := range map[string]string{"index": "/", "searchform": "/searchform", "results": "/searchresults?author=ker",
+		for name, path := range map[string]string{"index": "/", "searchform": "/searchform", "results": "/searchresults?author=ker", "long": "/searchresults?author=long",
 			"none": "/searchresults?author=" + strings.Repeat("n", 150), "blank": "/searchresults?author=", "notfound": "/nothing"} {
 			if err := chromedp.Do(ctx, chromedp.EmulateViewport(screen.width, screen.height), browser.Scheme(screen.scheme),
 				chromedp.Navigate(base+path)); err != nil {
@@ -74,6 +76,13 @@ func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 			picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 			if err != nil {
 				t.Fatal(err)
+			}
+			broken, err := chromedp.Run(ctx, chromedp.Evaluate[bool](brokenWord))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if broken {
+				t.Errorf("%s breaks a short word on the %s", path, screen.name)
 			}
 			if wide {
 				t.Errorf("%s is wider than the %s", path, screen.name)
@@ -93,3 +102,14 @@ func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 		}
 	}
 }
+
+// brokenWord is true if a word of at most 20 letters in a table takes two lines.
+const brokenWord = `[...document.querySelectorAll('th, td')].some(cell => {
+	const text = cell.firstChild, range = document.createRange();
+	return text && [...text.data.matchAll(/[^\s-]{1,20}/g)].some(word => {
+		if (text.data.length > 50) return false;
+		range.setStart(text, word.index);
+		range.setEnd(text, word.index + word[0].length);
+		return new Set([...range.getClientRects()].map(line => line.top)).size > 1;
+	});
+})`
