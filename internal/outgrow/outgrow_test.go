@@ -30,6 +30,7 @@ import (
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 	"example.com/penny/internal/retry"
+	"example.com/penny/internal/skip"
 )
 
 // A layer is a stage, and the form of address that its driver takes.
@@ -110,10 +111,7 @@ func pooled(t *testing.T, address string) string {
 		program, err = exec.LookPath("/usr/sbin/pgbouncer")
 	}
 	if err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal(err)
-		}
-		t.Skip("there is no PgBouncer here: sudo apt install pgbouncer")
+		skip.Test(t, "there is no PgBouncer here: sudo apt install pgbouncer")
 	}
 	u, err := url.Parse(address)
 	if err != nil {
@@ -124,11 +122,7 @@ func pooled(t *testing.T, address string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder, err := os.MkdirTemp("", "penny-pgbouncer-*")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
+	folder := pgtest.Folder(t)
 	ini, users := filepath.Join(folder, "pgbouncer.ini"), filepath.Join(folder, "users.txt")
 	write := func(file, text string) {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
