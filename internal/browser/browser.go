@@ -6,16 +6,20 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+
+	"example.com/penny/internal/scratch"
+	"example.com/penny/internal/skip"
 )
 
-// Start starts a browser that is gone when the test ends. Where none is installed the test is skipped, but fails under
-// continuous integration.
+// Start starts a browser that is gone when the test ends. If none is installed it skips the test,
+// and fails it under continuous integration.
 func Start(t *testing.T) context.Context {
 	t.Helper()
 	var program string
@@ -26,10 +30,20 @@ func Start(t *testing.T) context.Context {
 		}
 	}
 	if program == "" {
-		missing(t, "there is no Chromium or Chrome here: sudo apt install chromium")
+		skip.Test(t, "there is no Chromium or Chrome here: sudo apt install chromium")
 	}
+	// All that the browser writes goes into one folder: a browser that is killed would leave it in several.
+	folder, err := scratch.New("", "browser")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := folder.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program),
-		chromedp.UserDataDir(t.TempDir()),
+		chromedp.UserDataDir(filepath.Join(folder.Path, "profile")), chromedp.Env("TMPDIR="+folder.Path),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 		chromedp.WSURLReadTimeout(time.Minute))
 	if os.Getuid() == 0 {
@@ -51,13 +65,13 @@ func Start(t *testing.T) context.Context {
 }
 
 // Axe is the source of axe-core, which finds what keeps people from reading a page who cannot see it well. PENNY_AXE names
-// its file axe.min.js, from the npm package axe-core. Where it does not the test is skipped, but fails under continuous
+// its file axe.min.js, from the npm package axe-core. If it does not, Axe skips the test, and fails it under continuous
 // integration.
 func Axe(t *testing.T) string {
 	t.Helper()
 	file := os.Getenv("PENNY_AXE")
 	if file == "" {
-		missing(t, "PENNY_AXE does not name axe.min.js: npm install axe-core, and set it to node_modules/axe-core/axe.min.js")
+		skip.Test(t, "PENNY_AXE does not name axe.min.js: npm install axe-core, and set it to node_modules/axe-core/axe.min.js")
 	}
 	source, err := os.ReadFile(file)
 	if err != nil {
@@ -86,12 +100,4 @@ func Findings(ctx context.Context, axe string) ([]string, error) {
 		return nil, fmt.Errorf("run axe-core: %w", err)
 	}
 	return findings, nil
-}
-
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }

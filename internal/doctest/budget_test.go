@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"example.com/penny/internal/skip"
 )
 
 // The lesson has to fit on a screen, and the diff of two neighbours is the lesson.
@@ -30,7 +32,7 @@ func TestBudgets(t *testing.T) {
 func changed(t *testing.T, stage int) int {
 	t.Helper()
 	if _, err := exec.LookPath("diff"); err != nil {
-		skipUnlessCI(t, err)
+		skip.Test(t, err)
 	}
 	file := func(n int) string { return fmt.Sprintf("%s/database%d/books/books.go", root, n) }
 	out, err := exec.Command("diff", file(stage), file(stage+1)).Output()

@@ -18,6 +18,7 @@ import (
 
 	"example.com/penny/internal/explain"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/skip"
 )
 
 var update = flag.Bool("update", false, "write docs/troubleshooting.md anew")
@@ -73,7 +74,7 @@ func TestEveryConsoleBlockPrintsWhatThePageSays(t *testing.T) {
 	}
 	for _, program := range []string{"psql", "sqlite3", "diff"} {
 		if _, err := exec.LookPath(program); err != nil {
-			skipUnlessCI(t, err)
+			skip.Test(t, err)
 		}
 	}
 	folder := t.TempDir() // the blocks make files
@@ -105,15 +106,6 @@ func TestEveryConsoleBlockPrintsWhatThePageSays(t *testing.T) {
 			}
 		})
 	}
-}
-
-// skipUnlessCI skips the test because a program is missing. Under CI nothing may be missing.
-func skipUnlessCI(t *testing.T, err error) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(err)
-	}
-	t.Skip(err)
 }
 
 // copyTree copies the repository into folder, but for what Git keeps.

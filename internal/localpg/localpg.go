@@ -1,32 +1,36 @@
-// Package localpg starts and stops a real PostgreSQL server on this computer, from installed programs. The tests stand
-// on it, and go tool lab postgres.
+// Package localpg finds PostgreSQL on this computer, or downloads it, and starts and stops real servers. The tests use it,
+// and so does go tool lab postgres.
 package localpg
 
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"example.com/penny/internal/scratch"
 )
 
 // Options say what server to start. The zero value is a small one, for a test.
 type Options struct {
-	BinDir  string            // the folder with initdb and postgres; empty: what FindBinaries finds
-	DataDir string            // where the server keeps its data between runs; empty: a temporary folder, gone after Stop
-	Port    int               // 0: one that is free
+	BinDir  string            // the folder with initdb and postgres; empty: what Find finds
+	DataDir string            // where the server keeps its data between runs; empty: a temporary folder, removed by Stop
+	Port    int               // taken if it is free, unless DataDir had another one before; otherwise one that is free
 	TLS     bool              // demand encryption, with a certificate that nobody has signed
 	Durable bool              // wait for the disk; without it a crash of the computer may lose data
 	Config  map[string]string // settings such as max_connections
@@ -35,7 +39,10 @@ type Options struct {
 // A Server is a running PostgreSQL. It listens at 127.0.0.1 only.
 type Server struct {
 	options  Options
-	folder   string // holds the data and all else; ours to remove where it is temporary
+	folder   string       // absolute; holds the data folder, which alone belongs to the server's user
+	root     *os.Root     // the folder: no link leads out of it
+	lock     *os.File     // held by us and by the server, so that nobody else uses the folder
+	remove   func() error // removes a temporary folder
 	port     int
 	password string
 
@@ -52,147 +59,337 @@ const (
 	Immediate
 )
 
-// prefix begins the names of temporary folders.
-const prefix = "penny-postgres-"
+var (
+	// ErrForeign is the error of Start if DataDir is a folder that Penny may not use.
+	ErrForeign = errors.New("this folder is not Penny's")
+	// ErrRunning is the error of Start if a server runs on DataDir.
+	ErrRunning = errors.New("a server is running on this folder")
+)
 
-// Start starts a server and waits until it lets somebody in. The server ends with this process, also where the process
-// is killed: on Linux at once, elsewhere as far as the system tells.
+// The files in a server's folder.
+const (
+	mark     = "penny-postgres" // tells that the folder is ours; whoever uses the folder holds a lock on it
+	half     = "half-made"      // is there while initdb works
+	data     = "data"
+	password = "password"
+	port     = "port" // of the last run
+	logFile  = "log"
+	access   = "pg_hba.conf"
+	crt, key = "server.crt", "server.key"
+)
+
+// Start starts a server and waits until it lets somebody in. The server ends with this process, also if the process is
+// killed: on Linux at once, elsewhere as far as the system tells.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.BinDir == "" {
-		if o.BinDir, err = FindBinaries(); err != nil {
+		if o.BinDir, err = Find(ctx, Search{}); err != nil {
 			return nil, err
 		}
 	}
-	sweep()
-	s := &Server{options: o, folder: o.DataDir}
-	if s.folder == "" {
-		// Not a test's own folder: that stands below folders which the server's user may not enter.
-		if s.folder, err = temporary(); err != nil {
-			return nil, err
-		}
-		defer func() {
-			if err != nil {
-				os.RemoveAll(s.folder)
-			}
-		}()
-	} else if err := os.MkdirAll(s.folder, 0o755); err != nil {
-		return nil, fmt.Errorf("make a folder for PostgreSQL: %w", err)
-	} else if err := os.Chmod(s.folder, 0o700); err != nil {
-		return nil, fmt.Errorf("close %s to others: %w", s.folder, err)
+	s := &Server{options: o}
+	if o.DataDir == "" {
+		err = s.makeTemporary()
+	} else {
+		err = s.claim(o.DataDir)
 	}
-	if s.folder, err = filepath.Abs(s.folder); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	if err := giveAway(s.folder); err != nil {
-		return nil, fmt.Errorf("give %s to PostgreSQL's user: %w", s.folder, err)
-	}
+	defer func() {
+		if err != nil {
+			s.Stop()
+		}
+	}()
 	if err := s.initialise(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.launch(ctx)
+	if err := s.launch(ctx); err != nil {
+		return nil, err
+	}
+	if o.DataDir != "" {
+		return s, s.write(port, strconv.Itoa(s.port))
+	}
+	return s, nil
 }
 
-func (s *Server) data() string    { return filepath.Join(s.folder, "data") }
-func (s *Server) logFile() string { return filepath.Join(s.folder, "log") }
+// makeTemporary makes a folder that goes with the server.
+func (s *Server) makeTemporary() error {
+	folder, err := scratch.New("", "postgres")
+	if err != nil {
+		return err
+	}
+	s.folder, s.lock, s.remove = folder.Path, folder.Lock, folder.Remove
+	if s.root, err = os.OpenRoot(s.folder); err != nil {
+		folder.Remove()
+	}
+	return err
+}
 
-// initialise makes the data folder where there is none, with a password of its own.
-func (s *Server) initialise(ctx context.Context) error {
-	passwordFile := filepath.Join(s.folder, "password")
-	if _, err := os.Stat(filepath.Join(s.data(), "PG_VERSION")); err == nil {
-		password, err := os.ReadFile(passwordFile)
+// claim takes a folder for the server: one that is missing, that is empty, or that it took before. It leaves any other as
+// it is.
+func (s *Server) claim(folder string) (err error) {
+	defer func() {
 		if err != nil {
-			return fmt.Errorf("read the password of the server in %s: %w", s.folder, err)
+			err = fmt.Errorf("keep PostgreSQL's data in %s: %w", folder, err)
 		}
-		s.password = string(password)
-		return s.writeAccess()
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look into %s: %w", s.data(), err)
-	}
-	// Half of a data folder is what an interrupted initdb leaves.
-	if err := os.RemoveAll(s.data()); err != nil {
+	}()
+	if s.folder, err = filepath.Abs(folder); err != nil {
 		return err
 	}
-	s.password = rand.Text()
-	if err := os.WriteFile(passwordFile, []byte(s.password), 0o600); err != nil {
+	// Root's server runs as another user, who has to enter it.
+	if err := makeFolder(s.folder, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	if err := giveAway(passwordFile); err != nil {
+	if s.root, err = os.OpenRoot(s.folder); err != nil {
 		return err
 	}
-	initdb := s.Command(ctx, "initdb", "-D", s.data(), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", passwordFile,
-		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
-	if out, err := initdb.CombinedOutput(); err != nil {
-		os.RemoveAll(s.data())
-		return fmt.Errorf("initdb: %w: %s", err, lastLine(out))
+	defer func() {
+		if err != nil {
+			s.root.Close()
+		}
+	}()
+	info, err := s.root.Stat(".")
+	if err != nil {
+		return err
 	}
-	return s.writeAccess()
+	if !scratch.Owned(info) {
+		return fmt.Errorf("%w: it belongs to another user", ErrForeign)
+	}
+	if _, err := s.root.Lstat(mark); err != nil {
+		files, err := fs.ReadDir(s.root.FS(), ".")
+		if err != nil {
+			return err
+		}
+		if len(files) > 0 {
+			return fmt.Errorf("%w: it holds other files, such as %s", ErrForeign, files[0].Name())
+		}
+	}
+	if s.lock, err = s.root.OpenFile(mark, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err = scratch.Lock(s.lock); err == nil {
+		return nil
+	}
+	s.lock.Close()
+	if errors.Is(err, scratch.ErrLocked) {
+		return ErrRunning
+	}
+	return err
 }
 
-// writeAccess says who may come in: over TLS alone, or any way.
-func (s *Server) writeAccess() error {
+func (s *Server) path(name string) string { return filepath.Join(s.folder, name) }
+
+// initialise makes the data folder if it is missing, with a password of its own.
+func (s *Server) initialise(ctx context.Context) error {
+	if _, err := s.root.Lstat(half); err == nil {
+		if err := s.root.RemoveAll(data); err != nil {
+			return err
+		}
+	}
+	if _, err := s.root.Lstat(data); errors.Is(err, fs.ErrNotExist) {
+		if s.options.DataDir != "" || s.copyNew(ctx) != nil {
+			if err := s.initdb(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	text, err := s.root.ReadFile(password)
+	if err != nil {
+		return fmt.Errorf("read the password of the server in %s: %w", s.folder, err)
+	}
+	s.password = string(text)
+	return s.allow()
+}
+
+// allow says who may come in: everybody with a password, or over TLS alone.
+func (s *Server) allow() error {
 	kind := "host"
 	if s.options.TLS {
 		kind = "hostssl"
-		if err := writeCertificate(s.data()); err != nil {
+		if err := s.writeCertificate(); err != nil {
 			return fmt.Errorf("make a certificate: %w", err)
 		}
 	}
-	var access strings.Builder
-	for _, database := range []string{"all", "replication"} {
-		fmt.Fprintf(&access, "%s %s all 127.0.0.1/32 scram-sha-256\n", kind, database)
-	}
-	return s.write("pg_hba.conf", access.String())
+	return s.write(access, fmt.Sprintf("%s all all 127.0.0.1/32 scram-sha-256\n%[1]s replication all 127.0.0.1/32 scram-sha-256\n", kind))
 }
 
-func (s *Server) write(name, text string) error {
-	file := filepath.Join(s.data(), name)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+// initdb makes a new data folder.
+func (s *Server) initdb(ctx context.Context) error {
+	if err := s.write(half, ""); err != nil {
 		return err
 	}
-	return giveAway(file)
+	if err := s.write(password, rand.Text()); err != nil {
+		return err
+	}
+	if err := s.root.Mkdir(data, 0o700); err != nil {
+		return err
+	}
+	if err := giveAway(s.path(data)); err != nil {
+		return err
+	}
+	out, err := s.command(ctx, "initdb", "-D", s.path(data), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", s.path(password),
+		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions").CombinedOutput()
+	if err := errors.Join(err, ctx.Err()); err != nil {
+		return fmt.Errorf("initdb: %w: %s", err, cause(string(out)))
+	}
+	return s.root.Remove(half)
 }
 
-// Command is one of PostgreSQL's programs, to be run as the user who owns the server.
-func (s *Server) Command(ctx context.Context, program string, args ...string) *exec.Cmd {
+// copyNew makes the data folder as a copy of one that initdb made before: that saves a second for each server of a test.
+func (s *Server) copyNew(ctx context.Context) error {
+	cache, err := Cache()
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(filepath.Join(s.options.BinDir, executable("postgres")))
+	if err != nil {
+		return err
+	}
+	if err := makeFolder(cache, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	lock, err := scratch.Wait(ctx, filepath.Join(cache, "initdb.lock"))
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	made := filepath.Join(cache, fmt.Sprintf("initdb-%x", sha256.Sum256([]byte(s.options.BinDir+info.ModTime().String()))))
+	if _, err := os.Stat(made); err != nil {
+		old, _ := filepath.Glob(filepath.Join(cache, "initdb-*"))
+		for _, folder := range old {
+			if err := os.RemoveAll(folder); err != nil {
+				return err
+			}
+		}
+		work, err := scratch.New(cache, "initdb")
+		if err != nil {
+			return err
+		}
+		defer work.Remove()
+		first := &Server{options: s.options, folder: filepath.Join(work.Path, "new"), lock: work.Lock}
+		if err := makeFolder(first.folder, 0o711); err != nil {
+			return err
+		}
+		if first.root, err = os.OpenRoot(first.folder); err != nil {
+			return err
+		}
+		defer first.root.Close()
+		if err := first.initdb(ctx); err != nil {
+			return err
+		}
+		if err := errors.Join(os.Chmod(first.folder, 0o700), first.root.Close(), os.Rename(first.folder, made)); err != nil {
+			return err
+		}
+	}
+	from, err := os.OpenRoot(made)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	secret, err := from.ReadFile(password)
+	if err != nil {
+		return err
+	}
+	if err := s.write(password, string(secret)); err != nil {
+		return err
+	}
+	return s.copyData(from, nil)
+}
+
+// copyData copies the data folder of a server that is not running, and puts more text into some files of it.
+func (s *Server) copyData(from *os.Root, more map[string]string) error {
+	files, err := fs.Sub(from.FS(), data)
+	if err != nil {
+		return err
+	}
+	if err := s.root.Mkdir(data, 0o700); err != nil {
+		return err
+	}
+	if err := os.CopyFS(s.path(data), files); err != nil {
+		s.root.RemoveAll(data)
+		return err
+	}
+	for name, text := range more {
+		if err := s.root.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
+			return err
+		}
+	}
+	return giveAway(s.path(data))
+}
+
+// write writes a new file into the server's folder, for the server's user to read.
+func (s *Server) write(name, text string) error {
+	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	file, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close(), giveAway(s.path(name)))
+}
+
+// settings are what a child process keeps of our environment: enough to run, and none of the user's secrets.
+var settings = []string{"PATH", "LD_LIBRARY_PATH", "TZ", "SystemRoot", "SystemDrive", "ComSpec", "PATHEXT", "TEMP", "TMP"}
+
+// command is one of PostgreSQL's programs, to be run as the user who owns the server.
+func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.options.BinDir, executable(program)), args...)
-	cmd.Dir = s.folder
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(setting string) bool {
-		return strings.HasPrefix(setting, "PG") || strings.HasPrefix(setting, "LC_") || strings.HasPrefix(setting, "LANG")
-	}), "LC_ALL=C")
-	asOwner(cmd)
+	cmd.Dir = s.options.BinDir
+	cmd.Env = []string{"LC_ALL=C"}
+	for _, name := range settings {
+		if value, set := os.LookupEnv(name); set {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	cmd.WaitDelay = time.Second
+	asOwner(cmd, s.lock)
 	return cmd
 }
 
 func (s *Server) launch(ctx context.Context) error {
+	known := s.port != 0 // a restart takes the same
 	for tries := 5; ; tries-- {
-		if s.port == 0 {
-			if s.port = s.options.Port; s.port == 0 {
-				port, err := FreePort()
-				if err != nil {
-					return err
-				}
-				s.port = port
+		if !known {
+			if err := s.pickPort(); err != nil {
+				return err
 			}
 		}
 		err := s.tryLaunch(ctx)
 		// Between finding a port and taking it, another program can take it.
-		if err != nil && s.options.Port == 0 && tries > 1 && strings.Contains(s.Log(), "could not bind") {
-			s.port = 0
+		if err != nil && !known && tries > 1 && strings.Contains(s.Log(), "could not bind") {
 			continue
 		}
 		return err
 	}
 }
 
+// pickPort chooses the port of last time, else the wanted one, else any that is free.
+func (s *Server) pickPort() (err error) {
+	last, _ := s.root.ReadFile(port)
+	for _, wanted := range []string{string(last), strconv.Itoa(s.options.Port)} {
+		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", wanted))
+		if n, _ := strconv.Atoi(wanted); err == nil && n > 0 {
+			s.port = n
+			return listener.Close()
+		}
+	}
+	s.port, err = FreePort()
+	return err
+}
+
 func (s *Server) tryLaunch(ctx context.Context) error {
-	args := []string{"-D", s.data(), "-p", strconv.Itoa(s.port), "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="}
+	settings := map[string]string{"listen_addresses": "127.0.0.1", "unix_socket_directories": "", "hba_file": s.path(access)}
 	if !s.options.Durable {
-		args = append(args, "-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off")
+		settings["fsync"], settings["synchronous_commit"], settings["full_page_writes"] = "off", "off", "off"
 	}
 	if s.options.TLS {
-		args = append(args, "-c", "ssl=on")
+		settings["ssl"], settings["ssl_cert_file"], settings["ssl_key_file"] = "on", s.path(crt), s.path(key)
 	}
-	for name, value := range s.options.Config {
+	maps.Copy(settings, s.options.Config)
+	args := []string{"-D", s.path(data), "-p", strconv.Itoa(s.port)}
+	for name, value := range settings {
 		args = append(args, "-c", name+"="+value)
 	}
 	p, err := s.spawn(args)
@@ -212,12 +409,27 @@ func (s *Server) tryLaunch(ctx context.Context) error {
 		select {
 		case <-tick.C:
 		case <-p.done:
-			return fmt.Errorf("postgres ended at once: %s", lastLine([]byte(s.Log())))
+			return fmt.Errorf("postgres ended at once: %s", cause(s.Log()))
 		case <-ctx.Done():
 			s.Halt(Immediate)
 			return fmt.Errorf("wait for postgres: %w: %w", ctx.Err(), err)
 		}
 	}
+}
+
+// failure matches what a program of PostgreSQL's says of its failure, with the detail that may follow.
+var failure = regexp.MustCompile(`(?m)(?:FATAL|PANIC|error): +(.+)(?:\n.*DETAIL: +(.+))?$`)
+
+// cause is the first failure in what a program said, else its last line.
+func cause(said string) string {
+	for _, match := range failure.FindAllStringSubmatch(said, -1) {
+		// Our own question whether the server is up leaves such a line too.
+		if !strings.HasPrefix(match[1], "the database system is") {
+			return strings.TrimRight(match[1]+"; "+match[2], "; \r")
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	return lines[len(lines)-1]
 }
 
 // answers is nil once the server lets somebody in.
@@ -251,7 +463,7 @@ func (s *Server) Folder() string { return s.folder }
 
 // Log is what the server has logged.
 func (s *Server) Log() string {
-	log, err := os.ReadFile(s.logFile())
+	log, err := s.root.ReadFile(logFile)
 	if err != nil {
 		return err.Error()
 	}
@@ -300,45 +512,48 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 	return s.launch(ctx)
 }
 
-// Stop stops the server and removes its folder where that is temporary.
+// Stop stops the server and removes its folder if that is temporary.
 func (s *Server) Stop() error {
 	s.Halt(Fast)
-	if s.options.DataDir != "" {
-		return nil
+	err := errors.Join(s.root.Close(), s.lock.Close())
+	if s.remove != nil {
+		err = s.remove()
 	}
-	return os.RemoveAll(s.folder)
+	return err
 }
 
-// Standby starts a second server that follows this one and can take its place; Promote makes it do so.
+// Standby starts a second server that follows this one and can take its place; Promote makes it do so. This one restarts
+// meanwhile.
 func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
-	folder, err := temporary()
-	if err != nil {
+	standby := &Server{options: s.options, password: s.password}
+	standby.options.DataDir, standby.options.Port = "", 0
+	if err := standby.makeTemporary(); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			os.RemoveAll(folder)
+			standby.Stop()
 		}
 	}()
-	if err := giveAway(folder); err != nil {
+	s.Halt(Fast)
+	// Not by pg_basebackup: a downloaded PostgreSQL has none.
+	follow := map[string]string{"standby.signal": "", "postgresql.auto.conf": "primary_conninfo = '" + s.URL("postgres") + "'\n"}
+	if err := standby.copyData(s.root, follow); err != nil {
+		return nil, fmt.Errorf("copy the data: %w", err)
+	}
+	if err := s.launch(ctx); err != nil {
 		return nil, err
 	}
-	standby := &Server{options: s.options, folder: folder, password: s.password}
-	standby.options.DataDir, standby.options.Port = "", 0
-	backup := s.Command(ctx, "pg_basebackup", "-D", standby.data(), "-R", "-c", "fast", "--no-sync", "-d", s.URL("postgres"))
-	if out, err := backup.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("pg_basebackup: %w: %s", err, lastLine(out))
-	}
-	if err := standby.launch(ctx); err != nil {
+	if err := standby.allow(); err != nil {
 		return nil, err
 	}
-	return standby, nil
+	return standby, standby.launch(ctx)
 }
 
 // Promote makes a standby a server that takes writes, and waits until it does.
 func (s *Server) Promote(ctx context.Context) error {
-	if out, err := s.Command(ctx, "pg_ctl", "promote", "-w", "-D", s.data()).CombinedOutput(); err != nil {
-		return fmt.Errorf("pg_ctl promote: %w: %s", err, lastLine(out))
+	if out, err := s.command(ctx, "pg_ctl", "promote", "-w", "-D", s.path(data)).CombinedOutput(); err != nil {
+		return fmt.Errorf("pg_ctl promote: %w: %s", err, cause(string(out)))
 	}
 	return nil
 }
@@ -351,36 +566,4 @@ func FreePort() (int, error) {
 	}
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port, nil
-}
-
-// temporary makes a folder that says whose it is, for sweep.
-func temporary() (string, error) {
-	folder, err := os.MkdirTemp("", prefix)
-	if err != nil {
-		return "", fmt.Errorf("make a folder for PostgreSQL: %w", err)
-	}
-	if err := os.WriteFile(filepath.Join(folder, "owner"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-		os.RemoveAll(folder)
-		return "", err
-	}
-	return folder, nil
-}
-
-// sweep removes the temporary folders of processes that were killed before they could.
-func sweep() {
-	folders, _ := filepath.Glob(filepath.Join(os.TempDir(), prefix+"*")) // the pattern is a good one
-	for _, folder := range folders {
-		owner, err := os.ReadFile(filepath.Join(folder, "owner"))
-		if err != nil {
-			continue
-		}
-		if pid, err := strconv.Atoi(string(owner)); err == nil && !alive(pid) {
-			os.RemoveAll(folder)
-		}
-	}
-}
-
-func lastLine(text []byte) string {
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	return lines[len(lines)-1]
 }

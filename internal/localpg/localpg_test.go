@@ -19,14 +19,16 @@ import (
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/scratch"
 )
 
-// TestMain makes this test program a server's owner where a test asks for one, to be killed or to run as somebody else.
+// TestMain makes this test program a server's owner if a test asks for one, to be killed or to run as somebody else.
 func TestMain(m *testing.M) {
-	if os.Getenv("PENNY_LOCALPG_OWNER") == "" {
+	folder := os.Getenv("PENNY_LOCALPG_OWNER")
+	if folder == "" {
 		os.Exit(m.Run())
 	}
-	server, err := localpg.Start(context.Background(), localpg.Options{})
+	server, err := localpg.Start(context.Background(), localpg.Options{DataDir: strings.TrimPrefix(folder, "temporary")})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -83,7 +85,7 @@ func TestAServerWithTLSRefusesWhatIsNotEncrypted(t *testing.T) {
 }
 
 func TestAFailureToStartTellsTheReasonAndNoPassword(t *testing.T) {
-	pgtest.Admin(t) // skips where there is no PostgreSQL
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
 	_, err := localpg.Start(t.Context(), localpg.Options{Config: map[string]string{"max_connections": "plenty"}})
 	if err == nil || !strings.Contains(err.Error(), "max_connections") {
 		t.Errorf("got %v", err)
@@ -93,10 +95,10 @@ func TestAFailureToStartTellsTheReasonAndNoPassword(t *testing.T) {
 	}
 }
 
-// owner starts this program anew as the owner of a server, as another user where name is not empty.
+// owner starts this program again as the owner of a server, as another user if name is not empty.
 func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.Scanner, pid int, folder string) {
 	t.Helper()
-	pgtest.Admin(t) // skips where there is no PostgreSQL
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -122,7 +124,7 @@ func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.S
 		}
 		asUser(t, cmd, u)
 	}
-	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=1")
+	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=temporary")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -176,5 +178,256 @@ func TestAnOrdinaryUserCanStartAServer(t *testing.T) {
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) || alive(pid) {
 		t.Errorf("something is left: %v", err)
+	}
+}
+
+// open makes a folder that PostgreSQL's user may enter, unlike a test's own, and removes it after the test.
+func open(t *testing.T) string {
+	t.Helper()
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	folder, err := scratch.New("", "localpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := folder.Remove(); err != nil {
+			t.Error(err)
+		}
+	})
+	return folder.Path
+}
+
+// put makes files, and the folders that they are in.
+func put(t *testing.T, files ...string) {
+	t.Helper()
+	for _, file := range files {
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(file, []byte("mine\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// picture tells everything of a folder: names, modes, owners, times, and what is in the files.
+func picture(t *testing.T, folder string) string {
+	t.Helper()
+	var all strings.Builder
+	err := filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		text, _ := os.ReadFile(path)
+		target, _ := os.Readlink(path)
+		fmt.Fprintln(&all, path, info.Mode(), info.ModTime(), ownerOf(info), target, string(text))
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all.String()
+}
+
+func TestAFolderThatIsNotPennysStaysAsItIs(t *testing.T) {
+	parent := open(t)
+	at := func(name string) string { return filepath.Join(parent, filepath.FromSlash(name)) }
+	put(t, at("thesis/data/t"), at("thesis/password"), at("dots/.profile"), at("file"), at("half/data/base/1/1255"),
+		at("other/PG_VERSION"), at("other/postgresql.conf"), at("names/half-made"), at("names/data/PG_VERSION"), at("names/log"))
+	if err := os.Mkdir(at("closed"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"link": "thesis", "dangling": "nowhere"} {
+		if err := os.Symlink(target, at(link)); err != nil {
+			t.Skip(err) // Windows may forbid links
+		}
+	}
+	for _, c := range []struct {
+		name, folder string
+		want         error
+	}{
+		{"the names that Penny uses", at("thesis"), localpg.ErrForeign},
+		{"only a file that begins with a dot", at("dots"), localpg.ErrForeign},
+		{"half of an initdb that Penny did not start", at("half"), localpg.ErrForeign},
+		{"all the names that Penny uses", at("names"), localpg.ErrForeign},
+		{"the data of another PostgreSQL", at("other"), localpg.ErrForeign},
+		{"a link to a folder", at("link"), localpg.ErrForeign},
+		{"a file", at("file"), nil},
+		{"below a file", at("file/below"), nil},
+		{"a link to nothing", at("dangling"), nil},
+		{"the root", filepath.VolumeName(parent) + string(os.PathSeparator), localpg.ErrForeign},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := picture(t, parent)
+			server, err := localpg.Start(t.Context(), localpg.Options{DataDir: c.folder})
+			if err == nil {
+				server.Stop()
+			}
+			if err == nil || c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("got %v", err)
+			}
+			if after := picture(t, parent); after != before {
+				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			}
+		})
+	}
+	t.Run("another user's", func(t *testing.T) {
+		giveToNobody(t, at("closed"))
+		before := picture(t, parent)
+		if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: at("closed")}); !errors.Is(err, localpg.ErrForeign) {
+			t.Errorf("got %v", err)
+		}
+		if after := picture(t, parent); after != before {
+			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+		}
+	})
+}
+
+func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t *testing.T) {
+	folder := filepath.Join(open(t), "missing", "data")
+	first, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Stop()
+	pgtest.Exec(t, first.URL("postgres"), "CREATE TABLE kept (n int)")
+	if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder}); !errors.Is(err, localpg.ErrRunning) {
+		t.Errorf("a second server: %v", err)
+	}
+	pgtest.Exec(t, first.URL("postgres"), "INSERT INTO kept VALUES (1)")
+	if err := first.Stop(); err != nil {
+		t.Error(err)
+	}
+
+	put(t, filepath.Join(folder, "notes"))
+	again, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder, Config: map[string]string{"max_connections": "17"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := -1
+	pgtest.Query(t, again.URL("postgres"), "SELECT count(*) FROM kept", &rows)
+	if err := again.Stop(); err != nil || rows != 1 || again.Port() != first.Port() {
+		t.Errorf("again: %d rows, port %d, before %d, %v", rows, again.Port(), first.Port(), err)
+	}
+
+	// What is missing from a folder that was complete is no reason to remove the rest.
+	if err := os.Remove(filepath.Join(folder, "data", "PG_VERSION")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder}); err == nil || !strings.Contains(err.Error(), "is not a valid data directory") {
+		t.Errorf("damaged: %v", err)
+	}
+	for _, file := range []string{"data/base", "notes"} {
+		if _, err := os.Stat(filepath.Join(folder, file)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestAnInitdbThatWasKilledIsDoneAgain(t *testing.T) {
+	folder := filepath.Join(open(t), "data")
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER="+folder)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Eventually(t, 20*time.Second, "initdb has begun", func() bool {
+		_, err := os.Stat(filepath.Join(folder, "data", "base"))
+		return err == nil
+	})
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	var server *localpg.Server
+	pgtest.Eventually(t, 20*time.Second, "the old initdb has ended", func() bool {
+		server, err = localpg.Start(t.Context(), localpg.Options{DataDir: folder})
+		return !errors.Is(err, localpg.ErrRunning)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pgtest.Exec(t, server.URL("postgres"), "CREATE TABLE works (n int)")
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheServerInheritsNoSecret(t *testing.T) {
+	t.Setenv("PENNY_SECRET", "hunter2")
+	t.Setenv("PGPASSWORD", "hunter2")
+	server := pgtest.Server(t, localpg.Options{})
+	if runtime.GOOS == "windows" {
+		t.Skip("Windows has no env to ask")
+	}
+	pgtest.Exec(t, server.URL("postgres"), "CREATE TABLE e (line text); COPY e FROM PROGRAM 'env'")
+	names := ""
+	pgtest.Query(t, server.URL("postgres"), "SELECT coalesce(string_agg(split_part(line, '=', 1), ' '), '') FROM e WHERE line LIKE '%hunter2%' OR line LIKE 'HOME=%'", &names)
+	if names != "" {
+		t.Errorf("it has %s", names)
+	}
+}
+
+func TestNoLinkThatTheServersUserPlantedIsFollowed(t *testing.T) {
+	folder := open(t)
+	data := filepath.Join(folder, "server")
+	server, err := localpg.Start(t.Context(), localpg.Options{DataDir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	victim := filepath.Join(folder, "victim")
+	put(t, victim)
+	before := picture(t, victim)
+	for _, name := range []string{"pg_hba.conf", "server.key", "server.crt", "log", "standby.signal", "planted"} {
+		_ = os.Remove(filepath.Join(data, "data", name))
+		if err := os.Symlink(victim, filepath.Join(data, "data", name)); err != nil {
+			t.Skip(err) // Windows may forbid links
+		}
+	}
+	_ = os.Remove(filepath.Join(data, "data", "standby.signal"))
+	server, err = localpg.Start(t.Context(), localpg.Options{DataDir: data, TLS: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	// A half-made folder is removed with its links, and not what they lead to.
+	put(t, filepath.Join(data, "half-made"))
+	server, err = localpg.Start(t.Context(), localpg.Options{DataDir: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.Stop(); err != nil {
+		t.Error(err)
+	}
+	if after := picture(t, victim); after != before {
+		t.Errorf("the file that the links led to was\n%sand is\n%s", before, after)
+	}
+}
+
+func TestInitdbsOwnErrorIsTheCause(t *testing.T) {
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	if os.Getuid() != 0 {
+		t.Skip("only root's initdb runs as another user, who may not enter this test's folder")
+	}
+	closed := filepath.Join(t.TempDir(), "closed")
+	if err := os.Mkdir(closed, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, err := localpg.Start(t.Context(), localpg.Options{DataDir: filepath.Join(closed, "data")})
+	if err == nil || !strings.Contains(err.Error(), "could not ") || !strings.HasSuffix(err.Error(), ": Permission denied") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -23,15 +23,13 @@ type process struct {
 
 // spawn starts postgres, which appends what it says to the log file.
 func (s *Server) spawn(args []string) (*process, error) {
-	log, err := os.OpenFile(s.logFile(), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	log, err := s.root.OpenFile(logFile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	cmd := s.Command(context.Background(), "postgres", args...)
+	cmd := s.command(context.Background(), "postgres", args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// A process group of its own: Ctrl-C in the terminal is ours to hear, and ours to pass on.
-	cmd.SysProcAttr.Setpgid = true
 	p := &process{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
@@ -45,7 +43,7 @@ func (s *Server) spawn(args []string) (*process, error) {
 		}
 		started <- err
 		if err == nil {
-			_ = cmd.Wait() // how it ended stands in the log
+			_ = cmd.Wait() // the log says how it ended
 			close(p.done)
 		}
 	}()
@@ -68,7 +66,7 @@ func (p *process) stop(mode Mode) {
 	}
 }
 
-// owner is the user who runs the server: nobody is root to PostgreSQL. It is nil where that is the user of this process.
+// owner is the user who runs the server, as PostgreSQL refuses to run as root. It is nil if that is our own user.
 func owner() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
@@ -85,25 +83,27 @@ func owner() *syscall.Credential {
 	return nil
 }
 
-func asOwner(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner()}
+// asOwner makes a program run as the server's owner, in a process group of its own: Ctrl-C in the terminal is ours to
+// hear, and ours to pass on. The program inherits the lock: if we are killed and it lives on, nobody else uses the folder.
+func asOwner(cmd *exec.Cmd, lock *os.File) {
+	cmd.ExtraFiles = []*os.File{lock}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner(), Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	endWithParent(cmd.SysProcAttr)
 }
 
-// giveAway makes a file or a folder and all that is in it the owner's.
-func giveAway(path string) error {
+// giveAway makes a file, or a folder and all that is in it, the owner's. The folder itself comes last: until then only we
+// can enter it, and nobody can put a link in our way.
+func giveAway(name string) error {
 	o := owner()
 	if o == nil {
 		return nil
 	}
-	return filepath.WalkDir(path, func(path string, _ os.DirEntry, err error) error {
-		if err != nil {
+	err := filepath.WalkDir(name, func(inner string, _ os.DirEntry, err error) error {
+		if err != nil || inner == name {
 			return err
 		}
-		return os.Lchown(path, int(o.Uid), int(o.Gid))
+		return os.Lchown(inner, int(o.Uid), int(o.Gid))
 	})
-}
-
-func alive(pid int) bool {
-	return !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
+	return errors.Join(err, os.Lchown(name, int(o.Uid), int(o.Gid)))
 }

@@ -4,6 +4,8 @@ package localpg_test
 
 import (
 	"errors"
+	"io/fs"
+	"os"
 	"os/exec"
 	"os/user"
 	"strconv"
@@ -21,4 +23,20 @@ func asUser(t *testing.T, cmd *exec.Cmd, u *user.User) {
 		t.Fatal(err)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+}
+
+func ownerOf(info fs.FileInfo) string {
+	stat := info.Sys().(*syscall.Stat_t)
+	return strconv.Itoa(int(stat.Uid)) + ":" + strconv.Itoa(int(stat.Gid))
+}
+
+// giveToNobody makes a folder another user's, which only root can.
+func giveToNobody(t *testing.T, folder string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("only root can give a folder away")
+	}
+	if err := os.Chown(folder, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -24,15 +24,15 @@ func (s *Server) spawn(args []string) (*process, error) {
 		quoted = append(quoted, `"`+arg+`"`)
 	}
 	pgCtl := func(args ...string) *exec.Cmd {
-		return s.Command(context.Background(), "pg_ctl", append([]string{"-D", s.data()}, args...)...)
+		return s.command(context.Background(), "pg_ctl", append([]string{"-D", s.path(data)}, args...)...)
 	}
-	if err := pgCtl("start", "-W", "-s", "-l", s.logFile(), "-o", strings.Join(quoted, " ")).Run(); err != nil {
+	if err := pgCtl("start", "-W", "-s", "-l", s.path(logFile), "-o", strings.Join(quoted, " ")).Run(); err != nil {
 		return nil, err
 	}
 	p := &process{done: make(chan struct{}), pgCtl: pgCtl}
 	// The first line of postmaster.pid is the server's process. It is written early in the start.
 	for range 100 {
-		if text, err := os.ReadFile(filepath.Join(s.data(), "postmaster.pid")); err == nil {
+		if text, err := os.ReadFile(filepath.Join(s.path(data), "postmaster.pid")); err == nil {
 			first, _, _ := strings.Cut(string(text), "\n")
 			if p.pid, err = strconv.Atoi(strings.TrimSpace(first)); err == nil {
 				break
@@ -45,7 +45,7 @@ func (s *Server) spawn(args []string) (*process, error) {
 	go func() {
 		defer close(p.done)
 		if running, err := os.FindProcess(p.pid); err == nil && p.pid != 0 {
-			_, _ = running.Wait() // how it ended stands in the log
+			_, _ = running.Wait() // the log says how it ended
 		}
 	}()
 	return p, nil
@@ -61,16 +61,7 @@ func (p *process) stop(mode Mode) {
 	<-p.done
 }
 
-func asOwner(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{HideWindow: true} }
+func asOwner(cmd *exec.Cmd, _ *os.File) { cmd.SysProcAttr = &syscall.SysProcAttr{HideWindow: true} }
 
 // giveAway has nothing to do: the server runs as the user of this process.
 func giveAway(string) error { return nil }
-
-func alive(pid int) bool {
-	p, err := os.FindProcess(pid)
-	if err != nil {
-		return false
-	}
-	_ = p.Release()
-	return true
-}

@@ -1,6 +1,7 @@
 package localpg_test
 
 import (
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
@@ -17,6 +18,13 @@ func alive(pid int) bool {
 }
 
 func asUser(t *testing.T, _ *exec.Cmd, _ *user.User) {
+	t.Helper()
+	t.Skip("not on Windows")
+}
+
+func ownerOf(fs.FileInfo) string { return "" }
+
+func giveToNobody(t *testing.T, _ string) {
 	t.Helper()
 	t.Skip("not on Windows")
 }

@@ -9,14 +9,12 @@ import (
 	"encoding/pem"
 	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"time"
 )
 
-// writeCertificate puts a key and a certificate for localhost, signed by itself, where PostgreSQL looks for them.
-func writeCertificate(folder string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+// writeCertificate writes a key and a certificate for localhost, signed by itself.
+func (s *Server) writeCertificate() error {
+	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
@@ -26,23 +24,19 @@ func writeCertificate(folder string) error {
 		DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		IsCA: true, BasicConstraintsValid: true,
 	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, pair.Public(), pair)
 	if err != nil {
 		return err
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	private, err := x509.MarshalPKCS8PrivateKey(pair)
 	if err != nil {
 		return err
 	}
 	for name, block := range map[string]*pem.Block{
-		"server.crt": {Type: "CERTIFICATE", Bytes: certificate},
-		"server.key": {Type: "PRIVATE KEY", Bytes: private},
+		crt: {Type: "CERTIFICATE", Bytes: certificate},
+		key: {Type: "PRIVATE KEY", Bytes: private},
 	} {
-		file := filepath.Join(folder, name)
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			return err
-		}
-		if err := giveAway(file); err != nil {
+		if err := s.write(name, string(pem.EncodeToMemory(block))); err != nil {
 			return err
 		}
 	}

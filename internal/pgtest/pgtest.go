@@ -1,7 +1,7 @@
 // Package pgtest gives each test a PostgreSQL database of its own, on a real server that the tests start themselves. It
 // touches no server and no setting of the user's.
 //
-// The test processes of one go test ./... share a server: to start one takes seconds, to make a database milliseconds.
+// The tests of a package share a server, which starts with the first test that asks for it.
 package pgtest
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"example.com/penny"
 	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/skip"
 )
 
 // patience bounds what a test waits for a server to do.
@@ -34,12 +35,12 @@ func init() {
 	}
 }
 
-// need skips the test where there is no PostgreSQL to start, and fails it under continuous integration.
+// need skips the test if there is no PostgreSQL to start, and fails it under continuous integration.
 func need(tb testing.TB, err error) {
 	tb.Helper()
 	switch {
-	case errors.Is(err, localpg.ErrNotInstalled) && os.Getenv("CI") == "":
-		tb.Skip(err)
+	case errors.Is(err, localpg.ErrMissing):
+		skip.Test(tb, fmt.Sprintf("%v: %s", err, localpg.HowToInstall()))
 	case err != nil:
 		tb.Fatal(err)
 	}
@@ -122,6 +123,11 @@ func Server(tb testing.TB, o localpg.Options) *localpg.Server {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	skipShort(tb)
+	var err error
+	if o.BinDir == "" {
+		o.BinDir, err = programs()
+		need(tb, err)
+	}
 	server, err := localpg.Start(ctx, o)
 	need(tb, err)
 	tb.Cleanup(func() {
@@ -211,13 +217,5 @@ func Eventually(tb testing.TB, within time.Duration, what string, cond func() bo
 	}
 }
 
-// booksTemplate is a database of the shared server with penny.sql loaded; a copy of it costs less than to load it anew.
+// booksTemplate is a database of the shared server with penny.sql loaded; to copy it costs less than to load it again.
 const booksTemplate = "penny_books"
-
-// sharedServer is the address of the server that the test processes share.
-var sharedServer = sync.OnceValues(func() (string, error) {
-	if _, err := localpg.FindBinaries(); err != nil {
-		return "", err
-	}
-	return join()
-})

@@ -26,24 +26,6 @@ func TestEachTestHasADatabaseOfItsOwnWhichIsDroppedAfterIt(t *testing.T) {
 	}
 }
 
-func TestTheNoteOnTheSharedServerIsForThisUserAlone(t *testing.T) {
-	Admin(t)
-	info, err := os.Stat(note())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if os.PathSeparator == '/' && info.Mode().Perm() != 0o600 {
-		t.Errorf("its mode is %v", info.Mode())
-	}
-	text, err := os.ReadFile(note())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := hold(strings.Split(string(text), " ")[0] + " wrong"); err == nil {
-		t.Error("a wrong secret got the address")
-	}
-}
-
 func TestTheUsersOwnSettingsAreForgotten(t *testing.T) {
 	for _, setting := range os.Environ() {
 		if strings.HasPrefix(setting, "PG") {

@@ -98,10 +98,10 @@ const places = 20
 
 func (b *bench) start(t *testing.T) *localpg.Server {
 	t.Helper()
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
 	b.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
-		pgtest.Admin(t) // skips where there is no PostgreSQL
 		server, err := localpg.Start(ctx, localpg.Options{Config: map[string]string{"max_connections": fmt.Sprint(places)}})
 		if err != nil {
 			t.Fatal(err)

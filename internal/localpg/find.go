@@ -1,0 +1,139 @@
+package localpg
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strconv"
+)
+
+// ErrMissing is the error of Find if PostgreSQL is neither installed nor downloaded, and cannot be downloaded now.
+var ErrMissing = errors.New("there is no PostgreSQL on this computer")
+
+// HowToInstall is the command, or the page, that installs PostgreSQL on this system.
+func HowToInstall() string {
+	switch runtime.GOOS {
+	case "darwin":
+		return "brew install postgresql"
+	case "windows":
+		return "run the installer from https://www.postgresql.org/download/windows/"
+	}
+	return "sudo apt install postgresql (Debian, Ubuntu), sudo dnf install postgresql-server (Fedora)"
+}
+
+// A Search says how Find looks for PostgreSQL. The zero value is a search without any frills.
+type Search struct {
+	Download bool                                           // pass over an installed PostgreSQL
+	Once     string                                         // names a run of several processes that try a download once
+	Progress func(download io.Reader, size int64) io.Reader // watches a download; size is -1 if it is unknown
+}
+
+// Find returns the folder with PostgreSQL's programs: of an installed one, else of one that was downloaded, else of one
+// that it downloads now. A download is kept for next time.
+func Find(ctx context.Context, search Search) (string, error) {
+	if !search.Download {
+		if bin := Installed(); bin != "" {
+			return bin, nil
+		}
+	}
+	cache, err := Cache()
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	bin, err := download(ctx, cache, repository(os.Getenv(RepositoryVariable)), search)
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w, and its download failed: %w", ErrMissing, err)
+	}
+	return bin, err
+}
+
+// Cache is the folder in which Penny keeps a downloaded PostgreSQL and the data of servers. Root's is one that
+// PostgreSQL's user may enter.
+func Cache() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/lib/penny", nil
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find your cache folder: %w", err)
+	}
+	return filepath.Join(cache, "penny"), nil
+}
+
+// places are where packages put PostgreSQL's server programs: mostly a folder for each version, and not on PATH.
+var places = []string{
+	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
+	"/usr/pgsql-*/bin",          // the PostgreSQL project's RPMs
+	"/opt/homebrew/opt/postgresql*/bin",
+	"/usr/local/opt/postgresql*/bin",
+	"/Applications/Postgres.app/Contents/Versions/*/bin",
+	`C:\Program Files\PostgreSQL\*\bin`,
+}
+
+var number = regexp.MustCompile(`\d+`)
+
+// Installed returns the folder with the programs of the newest PostgreSQL that a package installed, else of the one on
+// PATH, else "".
+func Installed() string {
+	var folders []string
+	for _, place := range places {
+		matches, _ := filepath.Glob(place) // the patterns are good ones
+		folders = append(folders, matches...)
+	}
+	version := func(folder string) int {
+		n, _ := strconv.Atoi(number.FindString(folder))
+		return n // as a number: version 16 is newer than 9.6
+	}
+	slices.SortStableFunc(folders, func(a, b string) int { return cmp.Compare(version(b), version(a)) })
+	if postgres, err := exec.LookPath("postgres"); err == nil {
+		if postgres, err = filepath.EvalSymlinks(postgres); err == nil {
+			folders = append(folders, filepath.Dir(postgres))
+		}
+	}
+	if i := slices.IndexFunc(folders, complete); i >= 0 {
+		return folders[i]
+	}
+	return ""
+}
+
+// complete reports whether folder has the programs that Start needs.
+func complete(folder string) bool {
+	for _, program := range []string{"initdb", "postgres"} {
+		if _, err := os.Stat(filepath.Join(folder, executable(program))); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+func executable(program string) string {
+	if runtime.GOOS == "windows" {
+		return program + ".exe"
+	}
+	return program
+}
+
+// makeFolder makes a folder with a mode, whatever the umask, and the folders above it that are missing. The error is
+// fs.ErrExist if it exists; then nothing changes.
+func makeFolder(folder string, mode fs.FileMode) error {
+	err := os.Mkdir(folder, mode)
+	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(folder) != folder {
+		if err := makeFolder(filepath.Dir(folder), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+		err = os.Mkdir(folder, mode)
+	}
+	if err != nil {
+		return err
+	}
+	return os.Chmod(folder, mode)
+}

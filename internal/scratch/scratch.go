@@ -1,0 +1,94 @@
+// Package scratch makes temporary folders that are removed even after their program was killed: by the next that runs.
+//
+// A folder belongs to whoever holds the lock on its lock file. The system drops the lock when its last holder has ended,
+// and it works between containers that share a folder, where process IDs mean nothing.
+package scratch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+const (
+	prefix   = "penny-"        // begins the names of all folders
+	lockName = "penny-scratch" // tells a folder of ours from others with such a name
+)
+
+// ErrLocked is the error of Lock if somebody else holds the lock.
+var ErrLocked = errors.New("another process holds the lock")
+
+// A Folder is a temporary folder.
+type Folder struct {
+	Path string
+	Lock *os.File // a child process that inherits it keeps the folder too
+}
+
+// New makes a folder penny-NAME-… in parent, or in the system's temporary folder if parent is empty. Everybody may enter
+// it, so that another user's server can; only its owner can list or write it.
+func New(parent, name string) (*Folder, error) {
+	if parent == "" {
+		parent = os.TempDir()
+	}
+	old, _ := filepath.Glob(filepath.Join(parent, prefix+"*-*")) // the pattern is a good one
+	for _, folder := range old {
+		sweep(folder)
+	}
+	for {
+		path, err := os.MkdirTemp(parent, prefix+name+"-")
+		if err != nil {
+			return nil, fmt.Errorf("make a temporary folder: %w", err)
+		}
+		file, err := os.OpenFile(filepath.Join(path, lockName), os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+		if err == nil {
+			if err = Lock(file); err == nil {
+				// A sweep that came between the two steps above has taken the folder.
+				if _, err = os.Stat(file.Name()); err == nil {
+					err = os.Chmod(path, 0o711)
+				}
+			}
+			if err == nil {
+				return &Folder{path, file}, nil
+			}
+			file.Close()
+		}
+		os.RemoveAll(path)
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, ErrLocked) {
+			return nil, fmt.Errorf("make a temporary folder: %w", err)
+		}
+	}
+}
+
+// Remove removes the folder.
+func (f *Folder) Remove() error {
+	f.Lock.Close()
+	return os.RemoveAll(f.Path)
+}
+
+// Wait opens file, makes it if it is missing, and waits until nobody else holds its lock. Closing it drops the lock.
+func Wait(ctx context.Context, file string) (*os.File, error) {
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if err = Lock(f); err == nil {
+			return f, nil
+		}
+		select {
+		case <-tick.C:
+			if errors.Is(err, ErrLocked) {
+				continue
+			}
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", file, err)
+	}
+}

@@ -1,0 +1,88 @@
+package scratch_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"example.com/penny/internal/scratch"
+)
+
+func TestAFolderIsRemovedByTheNextAfterItsOwnerHasEnded(t *testing.T) {
+	parent := t.TempDir()
+	folder := func() *scratch.Folder {
+		t.Helper()
+		f, err := scratch.New(parent, "test")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	killed, alive := folder(), folder()
+	killed.Lock.Close() // the system does it when a process ends
+	other := filepath.Join(parent, "penny-my-thesis")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	last := folder()
+	if _, err := os.Stat(killed.Path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the folder of the one that was killed is left: %v", err)
+	}
+	for _, path := range []string{alive.Path, last.Path, other} {
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := errors.Join(alive.Remove(), last.Remove()); err != nil {
+		t.Error(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(parent, "*")); !slices.Equal(left, []string{other}) {
+		t.Errorf("left are %v", left)
+	}
+}
+
+func TestFoldersThatAreMadeAtOnceDoNotRemoveOneAnother(t *testing.T) {
+	parent := t.TempDir()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				folder, err := scratch.New(parent, "test")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := os.Stat(folder.Lock.Name()); err != nil {
+					t.Error(err)
+				}
+				if err := folder.Remove(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
+
+func TestWaitEndsWithItsContext(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "lock")
+	first, err := scratch.Wait(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := scratch.Wait(ctx, file); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second one got %v", err)
+	}
+	first.Close()
+	second, err := scratch.Wait(t.Context(), file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+}
