@@ -23,20 +23,21 @@ import (
 	"example.com/penny/database1/books"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/scratch"
 )
 
 // kernighan is what each program prints on standard output, to the byte.
 const kernighan = "123\nKernighan\nThe Practice of Programming\n\n234\nKernighan\nThe C Programming Language\n\n"
 
 // programs is the folder with the four programs, built once.
-var programs = sync.OnceValues(func() (string, error) {
-	folder, err := os.MkdirTemp("", "penny-programs-*")
+var programs = sync.OnceValues(func() (*scratch.Folder, error) {
+	folder, err := scratch.New("", "programs")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	for n := range 4 {
 		name := fmt.Sprintf("database%d", n+1)
-		out, err := exec.Command("go", "build", "-o", folder+string(filepath.Separator), "example.com/penny/"+name).CombinedOutput()
+		out, err := exec.Command("go", "build", "-o", folder.Path+string(filepath.Separator), "example.com/penny/"+name).CombinedOutput()
 		if err != nil {
 			return folder, fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
@@ -50,8 +51,8 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	status := m.Run()
-	if folder, _ := programs(); folder != "" {
-		os.RemoveAll(folder)
+	if folder, _ := programs(); folder != nil {
+		folder.Remove()
 	}
 	os.Exit(status)
 }
@@ -63,7 +64,7 @@ func command(ctx context.Context, t *testing.T, folder string, environment []str
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, filepath.Join(built, program), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(built.Path, program), args...)
 	cmd.Dir = folder
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "SYSTEMROOT=" + os.Getenv("SYSTEMROOT")}, environment...)
 	return cmd

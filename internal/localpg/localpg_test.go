@@ -19,7 +19,6 @@ import (
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
-	"example.com/penny/internal/scratch"
 )
 
 // TestMain makes this test program a server's owner if a test asks for one, to be killed or to run as somebody else.
@@ -107,7 +106,7 @@ func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.S
 	cmd.Dir = os.TempDir()
 	if name != "" {
 		// The test program lies in a folder that others may not enter.
-		public := filepath.Join(os.TempDir(), "penny-owner-"+strconv.Itoa(os.Getpid()))
+		public := filepath.Join(pgtest.Folder(t), "owner")
 		data, err := os.ReadFile(program)
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +114,6 @@ func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.S
 		if err := os.WriteFile(public, data, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { os.Remove(public) })
 		cmd = exec.Command(public)
 		cmd.Dir = os.TempDir()
 		u, err := user.Lookup(name)
@@ -181,22 +179,6 @@ func TestAnOrdinaryUserCanStartAServer(t *testing.T) {
 	}
 }
 
-// open makes a folder that PostgreSQL's user may enter, unlike a test's own, and removes it after the test.
-func open(t *testing.T) string {
-	t.Helper()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
-	folder, err := scratch.New("", "localpg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := folder.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	return folder.Path
-}
-
 // put makes files, and the folders that they are in.
 func put(t *testing.T, files ...string) {
 	t.Helper()
@@ -234,7 +216,8 @@ func picture(t *testing.T, folder string) string {
 }
 
 func TestAFolderThatIsNotPennysStaysAsItIs(t *testing.T) {
-	parent := open(t)
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	parent := pgtest.Folder(t)
 	at := func(name string) string { return filepath.Join(parent, filepath.FromSlash(name)) }
 	put(t, at("thesis/data/t"), at("thesis/password"), at("dots/.profile"), at("file"), at("half/data/base/1/1255"),
 		at("other/PG_VERSION"), at("other/postgresql.conf"), at("names/half-made"), at("names/data/PG_VERSION"), at("names/log"))
@@ -288,7 +271,8 @@ func TestAFolderThatIsNotPennysStaysAsItIs(t *testing.T) {
 }
 
 func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t *testing.T) {
-	folder := filepath.Join(open(t), "missing", "data")
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	folder := filepath.Join(pgtest.Folder(t), "missing", "data")
 	first, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder})
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +313,8 @@ func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t
 }
 
 func TestAnInitdbThatWasKilledIsDoneAgain(t *testing.T) {
-	folder := filepath.Join(open(t), "data")
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	folder := filepath.Join(pgtest.Folder(t), "data")
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -377,7 +362,8 @@ func TestTheServerInheritsNoSecret(t *testing.T) {
 }
 
 func TestNoLinkThatTheServersUserPlantedIsFollowed(t *testing.T) {
-	folder := open(t)
+	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	folder := pgtest.Folder(t)
 	data := filepath.Join(folder, "server")
 	server, err := localpg.Start(t.Context(), localpg.Options{DataDir: data})
 	if err != nil {

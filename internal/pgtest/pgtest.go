@@ -20,6 +20,7 @@ import (
 
 	"example.com/penny"
 	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/scratch"
 	"example.com/penny/internal/skip"
 )
 
@@ -136,6 +137,22 @@ func Server(tb testing.TB, o localpg.Options) *localpg.Server {
 		}
 	})
 	return server
+}
+
+// Folder is a temporary folder that other users, such as PostgreSQL's, may enter, unlike the test's own. It is removed when
+// the test ends.
+func Folder(tb testing.TB) string {
+	tb.Helper()
+	folder, err := scratch.New("", "test")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := folder.Remove(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return folder.Path
 }
 
 // Exec runs SQL statements at address.

@@ -22,7 +22,6 @@ import (
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
-	"example.com/penny/internal/scratch"
 	"example.com/penny/internal/skip"
 )
 
@@ -65,16 +64,8 @@ type ordinary struct {
 
 func newOrdinary(t *testing.T) *ordinary {
 	t.Helper()
-	folder, err := scratch.New("", "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := folder.Remove(); err != nil {
-			t.Error(err)
-		}
-	})
-	o := &ordinary{filepath.Join(folder.Path, "lab"), filepath.Join(folder.Path, "home"), &syscall.SysProcAttr{}}
+	folder := pgtest.Folder(t)
+	o := &ordinary{filepath.Join(folder, "lab"), filepath.Join(folder, "home"), &syscall.SysProcAttr{}}
 	if out, err := exec.Command("go", "build", "-o", o.program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}

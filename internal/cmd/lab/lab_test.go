@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"example.com/penny/internal/pgtest"
-	"example.com/penny/internal/scratch"
 )
 
 // lab runs a command line as a user would who types input, and gives back what it printed and its exit status.
@@ -165,12 +164,7 @@ func TestADelayMakesEveryRoundTripLonger(t *testing.T) {
 
 func TestPostgresStartsKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	pgtest.Admin(t) // skips the test if there is no PostgreSQL
-	temporary, err := scratch.New("", "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { temporary.Remove() })
-	folder := temporary.Path
+	folder := pgtest.Folder(t)
 	data := filepath.Join(folder, "data")
 	first := startPostgres(t, "-data", data, "-max-connections", "20")
 	pgtest.Exec(t, first.address, `DELETE FROM books WHERE isbn = '345'`)
@@ -230,12 +224,7 @@ func TestPostgresLeavesAFolderThatIsNotPennysAsItIs(t *testing.T) {
 
 func TestASecondPostgresOnAFolderSaysSo(t *testing.T) {
 	pgtest.Admin(t) // skips the test if there is no PostgreSQL
-	temporary, err := scratch.New("", "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { temporary.Remove() })
-	data := filepath.Join(temporary.Path, "data")
+	data := filepath.Join(pgtest.Folder(t), "data")
 	first := startPostgres(t, "-data", data)
 	if _, errs, status := lab(t, "", "postgres", "-data", data, "-max-connections", "20"); status != 1 || !strings.Contains(errs, "a server is running on this folder") {
 		t.Errorf("status %d, %s", status, errs)
