@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	neturl "net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -86,7 +87,7 @@ func download(ctx context.Context, cache string, from repository, search Search)
 	if err := makeFolder(cache, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
-	lock, err := scratch.Wait(ctx, filepath.Join(cache, "download.lock"))
+	lock, err := lockFile(ctx, filepath.Join(cache, "download.lock"))
 	if err != nil {
 		return "", err
 	}
@@ -225,6 +226,9 @@ func get(ctx context.Context, url string) (io.ReadCloser, int64, error) {
 	}
 	response, err := client.Do(request)
 	if err != nil {
+		if e, ok := errors.AsType[*neturl.Error](err); ok {
+			err = e.Err // without the long URL
+		}
 		err = b.cause(err)
 		b.Close()
 		return nil, 0, err

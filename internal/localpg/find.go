@@ -14,6 +14,8 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+
+	"example.com/penny/internal/scratch"
 )
 
 // ErrMissing is the error of Find if PostgreSQL is neither installed nor downloaded, and cannot be downloaded now.
@@ -136,4 +138,17 @@ func makeFolder(folder string, mode fs.FileMode) error {
 		return err
 	}
 	return os.Chmod(folder, mode)
+}
+
+// lockFile makes a file if it is missing and waits until it has locked it. Closing it drops the lock.
+func lockFile(ctx context.Context, name string) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := scratch.Wait(ctx, file); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("lock %s: %w", name, err)
+	}
+	return file, nil
 }

@@ -90,7 +90,7 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.DataDir == "" {
 		err = s.makeTemporary()
 	} else {
-		err = s.claim(o.DataDir)
+		err = s.claim(ctx, o.DataDir)
 	}
 	if err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (s *Server) makeTemporary() error {
 
 // claim takes a folder for the server: one that is missing, that is empty, or that it took before. It leaves any other as
 // it is.
-func (s *Server) claim(folder string) (err error) {
+func (s *Server) claim(ctx context.Context, folder string) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("keep PostgreSQL's data in %s: %w", folder, err)
@@ -167,7 +167,10 @@ func (s *Server) claim(folder string) (err error) {
 	if s.lock, err = s.root.OpenFile(mark, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return err
 	}
-	if err = scratch.Lock(s.lock); err == nil {
+	// A server whose owner was killed takes a moment to stop.
+	brief, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	if err = scratch.Wait(brief, s.lock); err == nil {
 		return nil
 	}
 	s.lock.Close()
@@ -248,7 +251,7 @@ func (s *Server) copyNew(ctx context.Context) error {
 	if err := makeFolder(cache, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	lock, err := scratch.Wait(ctx, filepath.Join(cache, "initdb.lock"))
+	lock, err := lockFile(ctx, filepath.Join(cache, "initdb.lock"))
 	if err != nil {
 		return err
 	}

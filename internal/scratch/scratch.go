@@ -68,27 +68,19 @@ func (f *Folder) Remove() error {
 	return os.RemoveAll(f.Path)
 }
 
-// Wait opens file, makes it if it is missing, and waits until nobody else holds its lock. Closing it drops the lock.
-func Wait(ctx context.Context, file string) (*os.File, error) {
-	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
+// Wait waits until it has locked a file.
+func Wait(ctx context.Context, f *os.File) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if err = Lock(f); err == nil {
-			return f, nil
+		err := Lock(f)
+		if !errors.Is(err, ErrLocked) {
+			return err
 		}
 		select {
 		case <-tick.C:
-			if errors.Is(err, ErrLocked) {
-				continue
-			}
 		case <-ctx.Done():
-			err = ctx.Err()
+			return fmt.Errorf("%w: %w", ctx.Err(), err)
 		}
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", file, err)
 	}
 }

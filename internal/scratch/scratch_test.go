@@ -69,20 +69,26 @@ func TestFoldersThatAreMadeAtOnceDoNotRemoveOneAnother(t *testing.T) {
 }
 
 func TestWaitEndsWithItsContext(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "lock")
-	first, err := scratch.Wait(t.Context(), file)
-	if err != nil {
+	open := func() *os.File {
+		t.Helper()
+		file, err := os.OpenFile(filepath.Join(t.TempDir(), "..", "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { file.Close() })
+		return file
+	}
+	first, second := open(), open()
+	if err := scratch.Wait(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := scratch.Wait(ctx, file); !errors.Is(err, context.Canceled) {
-		t.Errorf("a second one got %v", err)
+	if err := scratch.Wait(ctx, second); !errors.Is(err, context.Canceled) || !errors.Is(err, scratch.ErrLocked) {
+		t.Errorf("the second one got %v", err)
 	}
 	first.Close()
-	second, err := scratch.Wait(t.Context(), file)
-	if err != nil {
-		t.Fatal(err)
+	if err := scratch.Wait(t.Context(), second); err != nil {
+		t.Error(err)
 	}
-	second.Close()
 }
