@@ -2,32 +2,21 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 
-	embedded "github.com/fergusstrange/embedded-postgres"
+	"example.com/penny/internal/localpg"
 )
 
 const stickAbout = `Copies all that Penny downloads to a folder, such as a USB stick, for computers without a network: the Go modules, and
 PostgreSQL for Linux, macOS and Windows. docs/offline.md says how to use it.`
-
-// maven is the repository that has PostgreSQL's archives, unless PENNY_POSTGRES_REPOSITORY names another.
-const maven = "https://repo1.maven.org/maven2"
-
-// platforms are the computers that the stick has PostgreSQL for, in the words of the embedded-postgres project.
-var platforms = []string{"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8", "windows-amd64"}
 
 func runStick(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "stick", stickAbout)
@@ -41,13 +30,9 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 	if err := copyModules(ctx, env, filepath.Join(*to, "go")); err != nil {
 		return fmt.Errorf("copy the Go modules: %w", err)
 	}
-	base := strings.TrimSuffix(cmp.Or(download, maven), "/")
-	for _, platform := range platforms {
-		name := "embedded-postgres-binaries-" + platform
-		path := fmt.Sprintf("io/zonky/test/postgres/%s/%s/%s-%s.jar", name, embedded.V18, name, embedded.V18)
-		if err := copyArchive(ctx, env, base+"/"+path, filepath.Join(*to, "postgresql", filepath.FromSlash(path))); err != nil {
-			return &hinted{fmt.Errorf("copy PostgreSQL for %s: %w", platform, err), "the Go modules are in the folder; try again for the rest"}
-		}
+	fmt.Fprintln(env.stderr, "PostgreSQL")
+	if err := localpg.Stick(ctx, filepath.Join(*to, "postgresql"), showing(env)); err != nil {
+		return &hinted{fmt.Errorf("copy PostgreSQL: %w", err), "the Go modules are in the folder; try again for the rest"}
 	}
 	fmt.Fprintf(env.stdout, "The Go modules are in %s and PostgreSQL is in %s. docs/offline.md says how to use them.\n",
 		filepath.Join(*to, "go"), filepath.Join(*to, "postgresql"))
@@ -115,42 +100,6 @@ func goCommand(ctx context.Context, args ...string) ([]byte, error) {
 		return nil, fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
 	return out, nil
-}
-
-// copyArchive copies an archive and its published checksum.
-func copyArchive(ctx context.Context, env *environment, url, file string) error {
-	fmt.Fprintln(env.stderr, url)
-	published, err := get(ctx, url+".sha256")
-	if err != nil {
-		return err
-	}
-	data, err := get(ctx, url)
-	if err != nil {
-		return err
-	}
-	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != strings.TrimSpace(string(published)) {
-		return fmt.Errorf("%s does not have its published checksum", url)
-	}
-	if err := write(file, data); err != nil {
-		return err
-	}
-	return write(file+".sha256", published)
-}
-
-func get(ctx context.Context, url string) ([]byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("get %s: %s", url, response.Status)
-	}
-	return io.ReadAll(response.Body)
 }
 
 // write writes a file that gets its name when it is complete.
