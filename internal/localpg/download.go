@@ -36,9 +36,8 @@ const (
 	RepositoryVariable = "PENNY_POSTGRES_REPOSITORY"
 )
 
-// systems are those for which there is an archive.
-var systems = []string{"linux-amd64", "linux-amd64-alpine", "linux-arm64v8", "linux-arm64v8-alpine", "darwin-amd64",
-	"darwin-arm64v8", "windows-amd64"}
+// systems are those that a lecture hall has, in the repository's words.
+var systems = []string{"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8", "windows-amd64"}
 
 // thisSystem is the name of this computer's system in the repository.
 func thisSystem() string {
@@ -61,7 +60,7 @@ func archive(system string) string {
 	return path.Join("io/zonky/test/postgres", name, release, name+"-"+release+".jar")
 }
 
-// Stick downloads the archives for every system into folder, which RepositoryVariable can name afterwards.
+// Stick downloads the archives for all systems into folder, which RepositoryVariable can name afterwards.
 func Stick(ctx context.Context, folder string, progress func(io.Reader, int64) io.Reader) error {
 	for _, system := range systems {
 		name := archive(system)

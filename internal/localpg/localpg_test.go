@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	if folder == "" {
 		os.Exit(m.Run())
 	}
-	server, err := localpg.Start(context.Background(), localpg.Options{DataDir: strings.TrimPrefix(folder, "temporary")})
+	server, err := localpg.Start(context.Background(), localpg.Options{BinDir: os.Getenv("PENNY_LOCALPG_PROGRAMS"), DataDir: strings.TrimPrefix(folder, "temporary")})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -122,7 +122,11 @@ func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.S
 		}
 		asUser(t, cmd, u)
 	}
-	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=temporary")
+	bin, err := localpg.Find(t.Context(), localpg.Search{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=temporary", "PENNY_LOCALPG_PROGRAMS="+bin)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

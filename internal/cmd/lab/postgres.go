@@ -76,8 +76,7 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 func startServer(ctx context.Context, env *environment, search localpg.Search, o localpg.Options) (*localpg.Server, error) {
 	search.Progress = func(download io.Reader, size int64) io.Reader {
 		fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
-		reader := progressbar.NewReader(download, progress(env, size, "PostgreSQL"))
-		return &reader
+		return showing(env)(download, size)
 	}
 	var err error
 	if o.BinDir, err = localpg.Find(ctx, search); err == nil {
@@ -101,4 +100,12 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 		return nil, &hinted{err, "root's PostgreSQL runs as another user, who has to be able to enter each folder above " + o.DataDir}
 	}
 	return nil, &hinted{err, "give it a new folder with -data"}
+}
+
+// showing returns what shows the progress of a download.
+func showing(env *environment) func(io.Reader, int64) io.Reader {
+	return func(download io.Reader, size int64) io.Reader {
+		reader := progressbar.NewReader(download, progress(env, size, "PostgreSQL"))
+		return &reader
+	}
 }

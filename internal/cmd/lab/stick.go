@@ -6,14 +6,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
-
-	"github.com/schollz/progressbar/v3"
 
 	"example.com/penny/internal/localpg"
 )
@@ -33,11 +30,8 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 	if err := copyModules(ctx, env, filepath.Join(*to, "go")); err != nil {
 		return fmt.Errorf("copy the Go modules: %w", err)
 	}
-	if err := localpg.Stick(ctx, filepath.Join(*to, "postgresql"), func(archive io.Reader, size int64) io.Reader {
-		fmt.Fprintln(env.stderr, "PostgreSQL")
-		reader := progressbar.NewReader(archive, progress(env, size, "PostgreSQL"))
-		return &reader
-	}); err != nil {
+	fmt.Fprintln(env.stderr, "PostgreSQL")
+	if err := localpg.Stick(ctx, filepath.Join(*to, "postgresql"), showing(env)); err != nil {
 		return &hinted{fmt.Errorf("copy PostgreSQL: %w", err), "the Go modules are in the folder; try again for the rest"}
 	}
 	fmt.Fprintf(env.stdout, "The Go modules are in %s and PostgreSQL is in %s. docs/offline.md says how to use them.\n",
