@@ -297,7 +297,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-func TestTheFirstLineNamesTheDatabaseWithoutItsPassword(t *testing.T) {
+func TestTheAppTellsWhereItsDatabaseIsAndWhetherItIsUp(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("it takes a shell")
 	}
@@ -305,13 +305,25 @@ func TestTheFirstLineNamesTheDatabaseWithoutItsPassword(t *testing.T) {
 	if err != nil {
 		t.Fatal("the address does not parse")
 	}
-	app := startApp(t, buildApp(t), "pennyapp", u.String())
+	bin := buildApp(t)
+	app := startApp(t, bin, "pennyapp", u.String())
+	port := "PORT=" + app.base[strings.LastIndex(app.base, ":")+1:]
+	check := exec.Command(bin+"/pennyapp", "-check")
+	check.Env = []string{port}
+	if err := check.Run(); err != nil {
+		t.Errorf("-check, of an app that is up: %v", err)
+	}
 	first, _, _ := strings.Cut(app.log.String(), "\n")
 	password, _ := u.User.Password()
 	if !strings.Contains(first, "PostgreSQL at "+u.Host+u.Path) || strings.Contains(first, password) {
 		t.Errorf("the first line is %s", strings.ReplaceAll(first, password, "*****"))
 	}
 	app.stop(t)
+	check = exec.Command(bin+"/pennyapp", "-check")
+	check.Env = []string{port}
+	if err := check.Run(); err == nil {
+		t.Error("-check, of an app that is down, succeeds")
+	}
 }
 
 func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {

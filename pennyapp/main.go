@@ -58,6 +58,7 @@ func main() {
 	flag.StringVar(&o.layer, "layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
 	flag.DurationVar(&o.patience, "patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`")
 	flag.StringVar(&o.debug, "debug", "", "serve figures at /debug/vars of `ADDRESS`, such as localhost:6060; on this computer only")
+	check := flag.Bool("check", false, "ask the app that is running at PORT whether it is up, and exit: for a container's health check")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: pennyapp [flags]\n\nServes the bookshop on the web.\n\n")
 		flag.PrintDefaults()
@@ -68,6 +69,12 @@ func main() {
 		fmt.Fprintf(os.Stderr, "pennyapp: unknown argument %q, or a patience of no time\n", flag.Arg(0))
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *check {
+		if response, err := http.Get("http://localhost:" + cmp.Or(os.Getenv("PORT"), "8080") + "/healthz"); err != nil || response.StatusCode != 200 {
+			os.Exit(1)
+		}
+		return
 	}
 	// SIGHUP comes when the terminal closes. A reader of the log that is gone must not end the app.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
