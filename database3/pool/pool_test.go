@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,18 @@ func acquire(tb testing.TB, p *pool.Pool) *pool.Conn {
 	return conn
 }
 
+// cleaned returns a function that reports whether pgx is done with a connection.
+func cleaned(conn *pgx.Conn) func() bool {
+	return func() bool {
+		select {
+		case <-conn.PgConn().CleanupDone():
+			return true
+		default:
+			return false
+		}
+	}
+}
+
 func panics(do func()) (panicked bool) {
 	defer func() { panicked = recover() != nil }()
 	do()
@@ -68,13 +81,14 @@ func TestAPoolWithoutRoomPanics(t *testing.T) {
 
 func TestTheLastConnectionReleasedIsTheNextOneLent(t *testing.T) {
 	p := newPool(t, 3)
-	first, second, third := acquire(t, p), acquire(t, p), acquire(t, p)
-	first.Release()
-	third.Release()
-	second.Release()
-	for i, want := range []*pool.Conn{second, third, first} {
-		if got := acquire(t, p); got.Conn != want.Conn {
-			t.Errorf("acquire %d did not give the connection released %d before", i, i)
+	loans := []*pool.Conn{acquire(t, p), acquire(t, p), acquire(t, p)}
+	released := []*pgx.Conn{loans[0].Conn, loans[2].Conn, loans[1].Conn}
+	loans[0].Release()
+	loans[2].Release()
+	loans[1].Release()
+	for _, want := range slices.Backward(released) {
+		if acquire(t, p).Conn != want {
+			t.Error("Acquire did not lend the connection that was released last")
 		}
 	}
 }
@@ -85,13 +99,12 @@ func TestAConnectionReleasedAfterCloseIsClosed(t *testing.T) {
 	if err := p.Close(); err != nil {
 		t.Error(err)
 	}
-	if conn.IsClosed() {
-		t.Error("Close closed a borrowed connection")
+	lent := conn.Conn
+	if lent.IsClosed() {
+		t.Error("Close closed a connection that was in use")
 	}
 	conn.Release()
-	if !conn.IsClosed() {
-		t.Error("the connection is still open")
-	}
+	pgtest.Eventually(t, 10*time.Second, "the connection is closed", cleaned(lent))
 	if _, err := p.Acquire(t.Context()); !errors.Is(err, pool.ErrClosed) {
 		t.Errorf("Acquire on a closed pool: %v", err)
 	}
@@ -127,7 +140,7 @@ func TestStatsCountWhatHappens(t *testing.T) {
 	}
 }
 
-func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
+func TestALoanCostsOneSmallAllocation(t *testing.T) {
 	p := newPool(t, 4)
 	acquire(t, p).Release()
 	ctx := t.Context()
@@ -137,8 +150,8 @@ func TestAcquireAndReleaseDoNotAllocate(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn.Release()
-	}); n != 0 {
-		t.Errorf("%v allocations, want none", n)
+	}); n > 1 {
+		t.Errorf("%v allocations, want one", n)
 	}
 }
 
@@ -263,28 +276,18 @@ func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
 	})
 }
 
-func TestADialThatFailsOrPanicsGivesItsPlaceBack(t *testing.T) {
+func TestADialThatFailsGivesItsPlaceBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wrong := errors.New("wrong")
-		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
-			if ctx.Value(key{}) != nil {
-				panic("dial")
-			}
-			return nil, wrong
-		})
+		p := pool.New(1, func(context.Context) (*pgx.Conn, error) { return nil, wrong })
 		for range 3 {
 			if _, err := p.Acquire(t.Context()); !errors.Is(err, wrong) {
 				t.Fatal(err)
-			}
-			if !panics(func() { _, _ = p.Acquire(context.WithValue(t.Context(), key{}, true)) }) {
-				t.Fatal("the panic got lost")
 			}
 		}
 		p.Close()
 	})
 }
-
-type key struct{}
 
 func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
 	p := newPool(t, 1)
@@ -338,7 +341,7 @@ func (s *silent) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
+func TestReleaseDoesNotWaitForAFarewellOnADeadNetwork(t *testing.T) {
 	t.Parallel()
 	p, network := newSilentPool(t, 1)
 	conn := acquire(t, p)
@@ -346,14 +349,14 @@ func TestReleasingADeadConnectionTakesASecondAtMost(t *testing.T) {
 		t.Fatal(err)
 	}
 	network.on.Store(true)
-	start := time.Now()
+	lent := conn.Conn
 	conn.Release()
-	if took := time.Since(start); took > 5*time.Second {
-		t.Errorf("it took %v", took)
+	select {
+	case <-lent.PgConn().CleanupDone():
+		t.Error("Release waited until the connection was closed")
+	default:
 	}
-	if !conn.IsClosed() {
-		t.Error("the connection is still open")
-	}
+	pgtest.Eventually(t, 5*time.Second, "the pool gave up on the connection", cleaned(lent))
 }
 
 func TestOneCallerAloneFindsOutThatTheNetworkIsGone(t *testing.T) {

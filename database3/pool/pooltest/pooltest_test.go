@@ -138,17 +138,13 @@ func (p penny) once(ctx context.Context, sql string) (died bool, err error) {
 
 func (p penny) Borrow(ctx context.Context) (pooltest.Loan, error) {
 	conn, err := p.pool.Acquire(ctx)
-	return pgxLoan{connOf(conn), func() { conn.Release() }}, err
+	if err != nil {
+		return nil, err
+	}
+	return pgxLoan{conn.Conn, conn.Release}, nil
 }
 
 func (p penny) Close() { p.pool.Close() }
-
-func connOf(c *pool.Conn) *pgx.Conn {
-	if c == nil {
-		return nil
-	}
-	return c.Conn
-}
 
 type pgxLoan struct {
 	conn    *pgx.Conn
