@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	checkAfter   = time.Second           // a connection that was idle for so long is checked before it is lent
-	checkTimeout = time.Second           // how long the answer to a check may take
-	settle       = 50 * time.Millisecond // if a server ends all connections, it has ended each one after so long
+	checkAfter   = time.Second            // a connection that was idle for so long is checked before it is lent
+	checkTimeout = time.Second            // how long the answer to a check may take
+	settle       = 100 * time.Millisecond // if a connection dies, how long the others may take to die of the same
 )
 
 // trusts reports whether s can be lent without a check. The caller must hold p.mu.
@@ -26,17 +26,24 @@ func (p *Pool) doubt(s *session) {
 	}
 }
 
+// settled waits, if a connection died a moment ago, until all that die with it are dead. It returns the generation.
+func (p *Pool) settled() int {
+	p.mu.Lock()
+	generation, until := p.generation, p.doubted.Add(settle)
+	p.mu.Unlock()
+	pause(p.open, time.Until(until))
+	return generation
+}
+
 // check reports whether s can be lent. Unless s is trusted, it asks s's server, which costs a round trip.
 func (p *Pool) check(s *session) bool {
 	p.mu.Lock()
-	trusted, generation, settled := p.trusts(s), p.generation, p.doubted.Add(settle)
+	trusted := p.trusts(s)
 	p.mu.Unlock()
 	if trusted {
 		return true
 	}
-	if s.generation != generation {
-		pause(p.open, time.Until(settled)) // else s could answer and then be ended, too
-	}
+	generation := p.settled()
 	ctx, cancel := context.WithTimeout(p.open, checkTimeout)
 	defer cancel()
 	if s.conn.Ping(ctx) == nil {

@@ -20,17 +20,21 @@ const (
 	closeTimeout = time.Second      // how long the pool waits for the server to close a connection
 )
 
-// find returns s if it is alive, or another idle session that is alive, or a new one.
+// find returns s or another idle session that passes its check, or a new one. It starts with nil if s is nil.
 func (p *Pool) find(ctx context.Context, s *session) (*session, error) {
-	for s != nil && !p.check(s) {
+	for s == nil || !p.check(s) {
 		p.mu.Lock()
 		s = p.pop()
 		p.mu.Unlock()
+		if s != nil {
+			continue
+		}
+		var err error
+		if s, err = p.connect(ctx); err != nil {
+			return nil, err
+		}
 	}
-	if s != nil {
-		return s, nil
-	}
-	return p.connect(ctx)
+	return s, nil
 }
 
 // connect opens a connection. It goes on if ctx ends, but not if the pool is closed.
@@ -38,9 +42,7 @@ func (p *Pool) connect(ctx context.Context) (*session, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
 	defer cancel()
 	defer context.AfterFunc(p.open, cancel)()
-	p.mu.Lock()
-	generation := p.generation // if a connection dies while dial works, the new one is in doubt, too
-	p.mu.Unlock()
+	generation := p.settled() // if a connection dies while dial works, the new one is in doubt, too
 	conn, err := p.dial(ctx)
 	if err != nil {
 		return nil, err

@@ -140,23 +140,21 @@ func (p *Pool) prepare(caller context.Context, s *session) (*Conn, error) {
 	_, patient := caller.Deadline()
 	var reason error
 	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
-		fresh, err := p.try(ctx, s)
+		found, err := p.try(ctx, s)
 		if err == nil {
-			return p.lend(caller, fresh)
+			return p.lend(caller, found)
 		}
 		if err == errLeft {
 			return nil, p.explain(caller, reason)
 		}
-		reason = err
-		again := patient && passing(err)
-		if again {
+		s, reason = nil, err
+		if patient && passing(err) {
 			pause(ctx, wait)
+		} else {
+			cancel()
 		}
-		p.mu.Lock()
-		s = p.pop() // if the server is full, only a connection that was released meanwhile can help
-		p.mu.Unlock()
-		if ctx.Err() != nil || !again {
-			p.keep(s)
+		if ctx.Err() != nil {
+			p.give()
 			return nil, p.explain(caller, reason)
 		}
 	}
