@@ -72,10 +72,12 @@ func (p *Pool) drop(generation int) {
 	})
 }
 
-// pause waits for a while, or until ctx ends.
-func pause(ctx context.Context, while time.Duration) {
+// pause waits for a while. It returns false if ctx ends first.
+func pause(ctx context.Context, while time.Duration) bool {
 	select {
 	case <-time.After(while):
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }

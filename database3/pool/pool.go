@@ -1,16 +1,13 @@
 // Package pool lends connections to PostgreSQL, so that a program opens few of them and uses each many times.
 //
 // The pool in many a first project is a queue: take a connection out or, if the queue is empty, open one; put it back
-// when done. It works on the first day. Then a burst of callers opens more connections than the server allows. Then the
-// server restarts, and dead connections go round for ever. Then a connection comes back inside a failed transaction, and
-// the next caller's query fails. This pool has a bound, looks at what comes back and at what was idle, and tries again.
+// when done. It works until a burst of callers opens more connections than the server allows, the server restarts and its
+// dead connections go round for ever, or one comes back inside a failed transaction and the next caller's query fails.
 //
 // Read it in this order: pool.go has the pool, from Acquire to Close; conn.go has the loan and its Release; check.go
-// decides whether a connection can be lent again; dial.go opens connections and closes them.
-//
-// Some rules come from other pools. A connection is kept only if it is open, idle and outside a transaction, and it is
-// checked if it was idle for a second: pgxpool. When one dies, all older ones are in doubt: SQLAlchemy. A connection that
-// is being opened belongs to the pool, not to the caller that asked for it: puddle.
+// decides whether a connection can be lent again; dial.go opens connections and closes them. Some rules come from other
+// pools. One is kept only if it is open, idle and outside a transaction, and is checked if it was idle for a second:
+// pgxpool. If one dies, the older ones are in doubt: SQLAlchemy. One that is being opened belongs to the pool: puddle.
 //
 // No pool prevents three mistakes. Callers that hold a connection and acquire another can wait for each other for ever.
 // A connection that is not released is lost to the others, so defer the Release. And a session keeps what SET, PREPARE,
@@ -99,7 +96,10 @@ func (p *Pool) take(ctx context.Context) error {
 		select {
 		case <-p.free:
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %w", p.busy(), ctx.Err())
+			if s := p.Stats(); s.InUse == s.Max {
+				return fmt.Errorf("all %d connections are in use: %w", s.Max, ctx.Err())
+			}
+			return fmt.Errorf("wait for a connection that is being opened or closed: %w", ctx.Err())
 		}
 	}
 	if p.open.Err() != nil {
@@ -111,15 +111,6 @@ func (p *Pool) take(ctx context.Context) error {
 
 // give returns a token.
 func (p *Pool) give() { p.free <- struct{}{} }
-
-// busy says why no token is free.
-func (p *Pool) busy() string {
-	s := p.Stats()
-	if s.InUse == s.Max {
-		return fmt.Sprintf("all %d connections are in use", s.Max)
-	}
-	return fmt.Sprintf("%d of %d connections are in use, the others are being opened or closed", s.InUse, s.Max)
-}
 
 // pop returns the idle session that was released last, or nil. The caller must hold p.mu and have a token.
 func (p *Pool) pop() *session {
@@ -148,12 +139,7 @@ func (p *Pool) prepare(caller context.Context, s *session) (*Conn, error) {
 			return nil, p.explain(caller, reason)
 		}
 		s, reason = nil, err
-		if patient && passing(err) {
-			pause(ctx, wait)
-		} else {
-			cancel()
-		}
-		if ctx.Err() != nil {
+		if !patient || !passing(err) || !pause(ctx, wait) {
 			p.give()
 			return nil, p.explain(caller, reason)
 		}
@@ -213,18 +199,17 @@ func (p *Pool) keep(s *session) {
 	p.give()
 }
 
-// explain returns the error of a caller that got no connection. The reason is that of the last failure, if there was one.
+// explain returns the error of a caller that got no connection. The reason is why the last try failed, or nil.
 func (p *Pool) explain(caller context.Context, reason error) error {
-	switch err := caller.Err(); {
-	case p.open.Err() != nil:
+	if p.open.Err() != nil {
 		return ErrClosed
-	case err == nil:
-		return fmt.Errorf("open a connection: %w", reason)
-	case reason == nil:
-		return fmt.Errorf("open a connection: %w", err)
-	default:
-		return fmt.Errorf("open a connection: %w: %w", err, reason)
 	}
+	if err := caller.Err(); err != nil && reason != nil {
+		reason = fmt.Errorf("%w: %w", err, reason)
+	} else if err != nil {
+		reason = err
+	}
+	return fmt.Errorf("open a connection: %w", reason)
 }
 
 // Close closes the idle connections, which takes a second at most, and ends the calls of Acquire that wait. A connection
