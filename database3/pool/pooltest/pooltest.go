@@ -3,6 +3,7 @@
 package pooltest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -95,6 +96,7 @@ func (l pgxLoan) Release() { l.release() }
 type Exam struct {
 	New   func(url string, max int) (Pool, error) // makes a pool of at most max connections to the server at url
 	Admin string                                  // the address of a server on which the exam may create databases and roles
+	Limit time.Duration                           // how long a promise may take; if it is 0, 25 seconds
 
 	mu     sync.Mutex      // held by the promise that uses the server below
 	server *localpg.Server // a small one of the exam's own, to be broken
@@ -154,9 +156,6 @@ func (e *Exam) Close() error {
 	return server.Stop()
 }
 
-// limit is how long a promise may take. The pools have less than that for each call.
-const limit = 25 * time.Second
-
 // hold holds the pool to one promise.
 func (e *Exam) hold(ctx context.Context, p promise) Result {
 	if p.breaks {
@@ -166,6 +165,7 @@ func (e *Exam) hold(ctx context.Context, p promise) Result {
 	if ctx.Err() != nil {
 		return Result{p.name, ctx.Err()}
 	}
+	limit := cmp.Or(e.Limit, 25*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	t := &trial{exam: e, mark: rand.Text(), calls: make(map[string]int)}
@@ -179,7 +179,8 @@ func (e *Exam) hold(ctx context.Context, p promise) Result {
 		case err = <-done:
 		case <-time.After(2 * time.Second):
 			err = fmt.Errorf("after %v %s", limit, t.hangs())
-			if p.breaks {
+			t.clean()
+			if p.breaks && e.server != nil {
 				e.server.Stop() // in the middle of something
 				e.server = nil
 			}

@@ -50,17 +50,33 @@ func (t *trial) run(ctx context.Context, p promise) (err error) {
 		default:
 			err = fmt.Errorf("panic: %v", r)
 		}
+		t.clean()
 		t.mu.Lock()
-		cleanups, panicked := t.cleanups, t.panicked
-		t.mu.Unlock()
-		for _, clean := range slices.Backward(cleanups) {
-			clean()
-		}
-		if panicked != nil {
-			err = panicked
+		defer t.mu.Unlock()
+		if t.panicked != nil {
+			err = t.panicked
 		}
 	}()
 	return p.keep(ctx, t)
+}
+
+// clean runs the cleanups, the last one first. A pool's Close may hang: the others run all the same.
+func (t *trial) clean() {
+	t.mu.Lock()
+	cleanups := t.cleanups
+	t.cleanups = nil
+	t.mu.Unlock()
+	for _, cleanup := range slices.Backward(cleanups) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			cleanup()
+		}()
+		select {
+		case <-done:
+		case <-time.After(5 * time.Second):
+		}
+	}
 }
 
 func (t *trial) cleanup(f func()) {
@@ -164,7 +180,7 @@ func (t *trial) breakable(ctx context.Context) *localpg.Server {
 
 // connect returns a connection that is closed when the trial ends.
 func (t *trial) connect(url string) *pgx.Conn {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, url)
 	t.must(err)
