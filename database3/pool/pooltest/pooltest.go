@@ -162,6 +162,10 @@ func (e *Exam) hold(ctx context.Context, p promise) Result {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 	}
+	if p.queues {
+		queueing.Lock()
+		defer queueing.Unlock()
+	}
 	if ctx.Err() != nil {
 		return Result{p.name, ctx.Err()}
 	}

@@ -21,6 +21,7 @@ type promise struct {
 	name   string
 	wrong  string // what is probably wrong with a pool that does not keep it
 	breaks bool   // it breaks the exam's own server
+	queues bool   // it has a queue of callers
 	keep   func(context.Context, *trial) error
 }
 
@@ -116,7 +117,7 @@ var promises = []promise{
 			}
 			return read(ctx, p, ample, "SELECT 1")
 		}},
-	{name: "callers are served in the order in which they come", wrong: "the callers that wait have no order",
+	{name: "callers are served in the order in which they come", wrong: "the callers that wait have no order", queues: true,
 		keep: func(ctx context.Context, t *trial) error {
 			p := t.pool(t.database().url, 1)
 			loan, err := p.Acquire(ctx)
@@ -137,7 +138,7 @@ var promises = []promise{
 			}
 			return nil
 		}},
-	{name: "Close wakes the callers that wait", wrong: "Close does not tell the callers that wait, or waits for the connections in use",
+	{name: "Close wakes the callers that wait", wrong: "Close does not tell the callers that wait, or waits for the connections in use", queues: true,
 		keep: func(ctx context.Context, t *trial) error {
 			p := t.pool(t.database().url, 1)
 			loan, err := p.Acquire(ctx)
@@ -242,7 +243,7 @@ var promises = []promise{
 			db := t.database()
 			p := t.pool(db.url, 4)
 			result := make(chan error, 1)
-			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(1)") }()
+			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(2)") }()
 			db.awaitQueries(4)
 			db.killAll()
 			return <-result
@@ -253,7 +254,7 @@ var promises = []promise{
 			relay, relayed := t.relay(db.url)
 			p := t.pool(relayed, 4)
 			result := make(chan error, 1)
-			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(1)") }()
+			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(2)") }()
 			db.awaitQueries(4)
 			relay.Cut()
 			return <-result

@@ -393,14 +393,12 @@ func under(ctx context.Context, p Pool, happens func() error) error {
 	return errors.Join(err, calls.err())
 }
 
-// queueing lets one trial at a time have a queue: waiting cannot tell one trial's callers from another's.
+// queueing is held by the trial that has a queue: waiting cannot tell one trial's callers from another's.
 var queueing sync.Mutex
 
 // queue has n callers wait for a connection, each after the one before it, while all connections are in use. Each sends its
 // number when it is served, or -1. It is an error if a caller need not wait.
 func queue(ctx context.Context, p Pool, n int) (<-chan int, error) {
-	queueing.Lock()
-	defer queueing.Unlock()
 	served := make(chan int, n)
 	before := waiting() // in pools that hang
 	for i := range n {
