@@ -363,6 +363,45 @@ func TestOneDeathCostsOneConnectionAndAPause(t *testing.T) {
 	})
 }
 
+func TestAConnectionThatWasBeingOpenedWhenAnotherDiedIsChecked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 2)
+		first := acquire(t, p)
+		server.set(func(f *fakeServer) { f.takes = time.Second })
+		opened := make(chan *pool.Conn)
+		go func() { opened <- acquire(t, p) }()
+		time.Sleep(500 * time.Millisecond)
+		server.set(func(f *fakeServer) { f.ends = true })
+		_, _ = first.Exec(t.Context(), "SELECT 1")
+		first.Release()
+		server.set(func(f *fakeServer) { f.ends = false })
+		before := server.get().queries
+		(<-opened).Release()
+		if got := server.get().queries - before; got != 1 {
+			t.Errorf("%d checks, want one", got)
+		}
+	})
+}
+
+func TestAQueryThatItsCallerCutShortPutsNoOtherConnectionInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 4)
+		fill(t, p, 4)
+		server.set(func(f *fakeServer) { f.silent = true })
+		if err := ask(within(t, 50*time.Millisecond), p); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		server.set(func(f *fakeServer) { f.silent = false })
+		before := server.get().queries
+		took(t, 0, func() { fill(t, p, 3) })
+		if got := server.get().queries - before; got != 0 {
+			t.Errorf("%d connections were checked, want none", got)
+		}
+	})
+}
+
 func TestReleaseDoesNotWaitForTheServerButThePlaceDoes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{farewell: 300 * time.Millisecond}

@@ -318,7 +318,7 @@ func watch(t *testing.T, url string) (count func() int, end func()) {
 	return func() int { return ask("*") }, func() { ask("pg_terminate_backend(pid)") }
 }
 
-func TestOnlyADeathPutsTheOthersInDoubt(t *testing.T) {
+func TestAConnectionThatIsGoneCostsOneDial(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name string
