@@ -29,6 +29,7 @@ type fakeServer struct {
 	silent   bool          // it answers nothing on the connections that are open
 	ends     bool          // it ends a connection, with its words, instead of answering
 	takes    time.Duration // how long it takes to let a connection in
+	thinks   time.Duration // how long it takes to answer
 	farewell time.Duration // how long it takes to close a connection
 }
 
@@ -41,7 +42,7 @@ func (f *fakeServer) set(change func(*fakeServer)) {
 func (f *fakeServer) get() fakeServer {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return fakeServer{open: f.open, most: f.most, queries: f.queries, cancels: f.cancels, silent: f.silent, ends: f.ends, takes: f.takes, farewell: f.farewell}
+	return fakeServer{open: f.open, most: f.most, queries: f.queries, cancels: f.cancels, silent: f.silent, ends: f.ends, takes: f.takes, thinks: f.thinks, farewell: f.farewell}
 }
 
 // pool returns a pool of connections to the server.
@@ -108,6 +109,7 @@ func (f *fakeServer) serve(conn net.Conn) {
 			return
 		case *pgproto3.Query:
 			f.set(func(f *fakeServer) { f.queries++ })
+			time.Sleep(now.thinks)
 			switch {
 			case now.silent:
 				for { // no answer and no farewell
@@ -281,11 +283,13 @@ func TestACheckThatItsCallerLeftServesTheNext(t *testing.T) {
 		p := server.pool(t, 1)
 		fill(t, p, 1)
 		time.Sleep(time.Second)
-		ctx, cancel := context.WithCancel(t.Context())
-		server.set(func(f *fakeServer) { go cancel() })
-		_ = ask(ctx, p)
-		if err := ask(t.Context(), p); err != nil {
-			t.Error(err)
+		server.set(func(f *fakeServer) { f.thinks = 200 * time.Millisecond })
+		if _, err := p.Acquire(within(t, 50*time.Millisecond)); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		took(t, 150*time.Millisecond, func() { fill(t, p, 1) })
+		if got := server.get().queries; got != 1 {
+			t.Errorf("%d checks, want one", got)
 		}
 		if got := p.Stats(); got.Dials != 1 || got.Idle != 1 {
 			t.Errorf("the pool is %+v, want its one connection idle", got)
@@ -314,6 +318,30 @@ func TestOneCallerFindsOutThatTheNetworkIsSilent(t *testing.T) {
 			t.Errorf("%d queries, want the check and the caller's", got)
 		}
 		took(t, 0, func() { fill(t, p, 4) })
+	})
+}
+
+func TestAConnectionOpenedAfterASilentNetworkIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 3)
+		fill(t, p, 2)
+		time.Sleep(time.Second)
+		server.set(func(f *fakeServer) { f.silent = true })
+		var callers sync.WaitGroup
+		for range 2 { // the checks end one after the other
+			callers.Go(func() {
+				if err := ask(within(t, time.Minute), p); err != nil {
+					t.Error(err)
+				}
+			})
+			time.Sleep(500 * time.Millisecond)
+		}
+		server.set(func(f *fakeServer) { f.silent = false })
+		callers.Wait()
+		if got := p.Stats().Dials; got != 3 {
+			t.Errorf("%d connections were opened, want 2 and one that serves both callers", got)
+		}
 	})
 }
 

@@ -205,7 +205,7 @@ func Run(t *testing.T, newPool func(url string, max int) (Pool, error), differs 
 	var mu sync.Mutex
 	kept := 0
 	t.Cleanup(func() {
-		t.Logf("%d of %d kept", kept, len(promises))
+		t.Logf("%s: %d of %d kept", t.Name(), kept, len(promises))
 		if err := exam.Close(); err != nil {
 			t.Error(err)
 		}
