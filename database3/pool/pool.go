@@ -1,10 +1,23 @@
+// Package pool lends connections to PostgreSQL, so that a program opens few of them and uses each many times.
+//
+// The pool in many a first project is a queue: take a connection out or, if the queue is empty, open one; put it back
+// when done. It works until a burst of callers opens more connections than the server allows, the server restarts and its
+// dead connections go round for ever, or one comes back inside a failed transaction and the next caller's query fails.
+//
+// Read it in this order: pool.go has the pool, from Acquire to Close; conn.go has the loan and its Release; check.go
+// decides whether a connection can be lent again; dial.go opens connections and closes them. Some rules come from other
+// pools. One is kept only if it is open, idle and outside a transaction, and is checked if it was idle for a second:
+// pgxpool. If one dies, the older ones are in doubt: SQLAlchemy. One that is being opened belongs to the pool: puddle.
+//
+// No pool prevents three mistakes. Callers that hold a connection and acquire another can wait for each other for ever.
+// A connection that is not released is lost to the others, so defer the Release. And a session keeps what SET, PREPARE,
+// LISTEN, CREATE TEMPORARY TABLE or pg_advisory_lock did to it: the next caller finds it there.
 package pool
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,206 +25,221 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ErrClosed is what Acquire returns once the pool is closed.
+// ErrClosed is the error of Acquire after Close.
 var ErrClosed = errors.New("the connection pool is closed")
 
-// A Pool lends out connections. Many goroutines may use it at once. New makes one.
+// A Pool lends connections. Many goroutines may use it at once.
 type Pool struct {
-	dial         func(context.Context) (*pgx.Conn, error)
-	places       chan struct{}      // a token in it for each place that is taken; a channel serves who waits in turn
-	open         context.Context    // ends with Close, to wake who waits and stop who dials
-	close        context.CancelFunc // ends open
-	dials, waits atomic.Int64       // as in Stats
+	dial  func(context.Context) (*pgx.Conn, error)
+	free  chan struct{}      // a token for each connection that may be lent: a channel serves first whoever came first
+	open  context.Context    // ends when the pool is closed
+	end   context.CancelFunc // ends it
+	waits atomic.Int64       // as in Stats
 
-	mu    sync.Mutex // protects the following for a few instructions: nobody waits, dials or hangs up under it
-	idle  []entry    // the last one returned is the first one lent; never more of them than places are free
-	lent  []entry    // borrowed and not yet released
-	doubt moment     // a connection broke at this time: what was idle then is checked before it is lent
-	stale moment     // the server ended one, or one was found dead: what was dialled before this time is not lent again
+	mu         sync.Mutex // protects the fields below; nobody waits for anything while holding it
+	idle       []*session // the last one released is the first one lent; never more of them than free tokens
+	lent       int
+	dials      int64
+	generation int       // of the connections that are opened now
+	doubted    time.Time // when the generations before this one came into doubt
 }
 
-// New makes a pool of at most max connections, which dial opens when they are needed. It panics if max is less than one.
+// A session is an open connection and what the pool knows of it.
+type session struct {
+	conn       *pgx.Conn
+	generation int       // the pool's when the connection last proved to be alive
+	idleSince  time.Time // when it was last released
+}
+
+// New returns a pool of at most max connections, which dial opens when they are needed. New panics if max is less than 1.
 func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 	if max < 1 {
-		panic("pool: a pool needs room for at least one connection")
+		panic("pool: max must be at least 1")
 	}
-	open, cancel := context.WithCancel(context.Background())
-	return &Pool{dial: dial, places: make(chan struct{}, max), open: open, close: cancel}
+	free := make(chan struct{}, max+1) // Close adds a token
+	for range max {
+		free <- struct{}{}
+	}
+	open, end := context.WithCancel(context.Background())
+	return &Pool{dial: dial, free: free, open: open, end: end}
 }
 
-// Acquire borrows a connection, to be given back with Release. Callers are served in the order in which they come. While
-// the server is starting, full, or out of reach, Acquire tries to connect until ctx's deadline; without one, and where
-// waiting mends nothing (a wrong password), once. It ends at once when ctx does, and with ErrClosed after Close.
+// Acquire lends a connection to the caller, which must release it. Callers are served in the order in which they come.
+//
+// If the server is starting, full or out of reach, Acquire tries again until ctx's deadline. It tries only once if ctx has
+// no deadline, or if waiting does not help: a wrong password stays wrong. Acquire returns as soon as ctx ends, and returns
+// ErrClosed after Close. Use ctx for the queries, too: if one breaks off and ctx has not ended, the pool blames the server.
 func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
-	conn, err := p.acquire(ctx)
-	if err != nil {
+	if err := p.take(ctx); err != nil {
 		return nil, err
 	}
-	return &Conn{conn, p}, nil
+	p.mu.Lock()
+	s := p.pop()
+	if s != nil && p.trusts(s) {
+		p.lent++
+		p.mu.Unlock()
+		return &Conn{s.conn, s, p, ctx}, nil
+	}
+	p.mu.Unlock()
+	return p.prepare(ctx, s)
 }
 
-// A Conn is a connection on loan.
-type Conn struct {
-	*pgx.Conn
-	pool *Pool
-}
-
-// Release gives the connection back.
-func (c *Conn) Release() { c.pool.Release(c.Conn) }
-
-func (p *Pool) acquire(ctx context.Context) (conn *pgx.Conn, err error) {
-	if err := p.stopped(ctx); err != nil {
-		return nil, fmt.Errorf("acquire a connection: %w", err)
+// take waits for a token.
+func (p *Pool) take(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("acquire a connection: %w", err)
 	}
 	select {
-	case p.places <- struct{}{}:
+	case <-p.free:
 	default:
 		p.waits.Add(1)
 		select {
-		case p.places <- struct{}{}:
+		case <-p.free:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("all %d connections are in use: %w", cap(p.places), ctx.Err())
-		case <-p.open.Done():
-			return nil, ErrClosed
+			if s := p.Stats(); s.InUse == s.Max {
+				return fmt.Errorf("all %d connections are in use: %w", s.Max, ctx.Err())
+			}
+			return fmt.Errorf("wait for a connection that is being opened or closed: %w", ctx.Err())
 		}
 	}
-	defer func() {
-		if conn == nil { // also when dial panics
-			<-p.places
-		}
-	}()
-	if conn = p.reuse(ctx); conn == nil {
-		conn, err = p.connect(ctx)
+	if p.open.Err() != nil {
+		p.give() // to the next caller that waits
+		return ErrClosed
 	}
-	return conn, err
+	return nil
 }
 
-// stopped is why nothing more is to be done for a caller, or nil.
-func (p *Pool) stopped(ctx context.Context) error {
+// give returns a token.
+func (p *Pool) give() { p.free <- struct{}{} }
+
+// pop returns the idle session that was released last, or nil. The caller must hold p.mu and have a token.
+func (p *Pool) pop() *session {
+	last := len(p.idle) - 1
+	if last < 0 {
+		return nil
+	}
+	s := p.idle[last]
+	p.idle = p.idle[:last]
+	return s
+}
+
+// prepare lends s after a check, or a new session. The caller has a token.
+func (p *Pool) prepare(caller context.Context, s *session) (*Conn, error) {
+	ctx, cancel := context.WithCancel(caller)
+	defer cancel()
+	defer context.AfterFunc(p.open, cancel)()
+	_, patient := caller.Deadline()
+	var reason error
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 200*time.Millisecond) {
+		found, err := p.try(ctx, s)
+		if err == nil {
+			return p.lend(caller, found)
+		}
+		if err == errLeft {
+			return nil, p.explain(caller, reason)
+		}
+		s, reason = nil, err
+		if !patient || !passing(err) || !pause(ctx, wait) {
+			p.give()
+			return nil, p.explain(caller, reason)
+		}
+	}
+}
+
+// errLeft is try's error if ctx ends first.
+var errLeft = errors.New("the caller left")
+
+// try returns s or another idle session that is alive, or a new one. The work belongs to the pool: if ctx ends first, the
+// work goes on with the caller's token, and the session becomes idle.
+func (p *Pool) try(ctx context.Context, s *session) (*session, error) {
+	type result struct {
+		s   *session
+		err error
+	}
+	done := make(chan result) // without a buffer: either the caller takes the result, or the pool keeps it
+	go func() {
+		s, err := p.find(ctx, s)
+		select {
+		case done <- result{s, err}:
+		case <-ctx.Done():
+			p.keep(s)
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.s, r.err
+	case <-ctx.Done():
+		return nil, errLeft
+	}
+}
+
+// lend lends a session, unless the pool was closed meanwhile.
+func (p *Pool) lend(caller context.Context, s *session) (*Conn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.open.Err() != nil {
+		go p.keep(s)
+		return nil, ErrClosed
+	}
+	p.lent++
+	return &Conn{s.conn, s, p, caller}, nil
+}
+
+// keep makes a session idle, or closes it if the pool is closed, and returns its token. The session may be nil.
+func (p *Pool) keep(s *session) {
+	p.mu.Lock()
+	closed := p.open.Err() != nil
+	if s != nil && !closed {
+		p.idle = append(p.idle, s)
+	}
+	p.mu.Unlock()
+	if s != nil && closed {
+		hangUp(s.conn)
+	}
+	p.give()
+}
+
+// explain returns the error of a caller that got no connection. The reason is why the last try failed, or nil.
+func (p *Pool) explain(caller context.Context, reason error) error {
 	if p.open.Err() != nil {
 		return ErrClosed
 	}
-	return ctx.Err()
+	if err := caller.Err(); err != nil && reason != nil {
+		reason = fmt.Errorf("%w: %w", err, reason)
+	} else if err != nil {
+		reason = err
+	}
+	return fmt.Errorf("open a connection: %w", reason)
 }
 
-// reuse lends an idle connection that is alive, or nil where there is none. Its caller holds a place.
-func (p *Pool) reuse(ctx context.Context) *pgx.Conn {
-	p.mu.Lock()
-	if len(p.idle) == 0 {
-		p.mu.Unlock()
-		return nil
-	}
-	last := p.idle[len(p.idle)-1]
-	p.idle = p.idle[:len(p.idle)-1]
-	p.lent = append(p.lent, last)
-	fresh, check := last.born > p.stale, now()-last.since > trusted || last.since <= p.doubt
-	p.mu.Unlock()
-	if fresh && (!check || alive(ctx, last.conn)) {
-		return last.conn
-	}
-	p.mu.Lock()
-	p.forget(last.conn)
-	if fresh && ctx.Err() == nil { // a check that the caller itself cut short says nothing
-		p.stale = now() // and so, in all likelihood, are the others dead: nobody else shall lose a second to find out
-	}
-	p.mu.Unlock()
-	hangUp(last)
-	return nil
-}
-
-// connect lends a new connection. Its caller holds a place.
-func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
-	dialling, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(p.open, cancel)()
-	_, patient := ctx.Deadline()
-	var reason error
-	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
-		born := now()
-		conn, err := p.dial(dialling)
-		if err == nil {
-			p.dials.Add(1)
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.lent = append(p.lent, entry{conn: conn, born: born})
-			return conn, nil
-		}
-		if reason == nil || dialling.Err() == nil {
-			reason = err // what a dial says that was cut short tells less than the one before it
-		}
-		again := patient && passing(reason)
-		if again {
-			select {
-			case <-time.After(pause):
-			case <-dialling.Done():
-			}
-		}
-		if why := p.stopped(ctx); why != nil {
-			return nil, fmt.Errorf("open a connection: %w: %w", why, reason)
-		}
-		if !again {
-			return nil, fmt.Errorf("open a connection: %w", reason)
-		}
-		if conn := p.reuse(ctx); conn != nil { // a full server may grant no more, but another caller may have released one
-			return conn, nil
-		}
-	}
-}
-
-// Release gives a borrowed connection back, in whatever state. It is kept only if it is open, not in the middle of a
-// query and outside a transaction; else it is closed, which takes a second at most. Release panics if conn is not lent.
-func (p *Pool) Release(conn *pgx.Conn) {
-	p.mu.Lock()
-	e := p.forget(conn)
-	e.since = now()
-	keep := p.open.Err() == nil && e.born > p.stale && reusable(conn)
-	switch {
-	case keep:
-		p.idle = append(p.idle, e)
-	case endedByServer(conn):
-		p.stale = e.since
-	case conn.IsClosed():
-		p.doubt = e.since
-	}
-	p.mu.Unlock()
-	if !keep {
-		hangUp(e)
-	}
-	<-p.places // not before the server, too, has let the connection go
-}
-
-// Close closes what is idle, within a second, and wakes who waits. What is borrowed its Release closes. Twice is fine.
+// Close closes the idle connections, which takes a second at most, and ends the calls of Acquire that wait. A connection
+// that is in use is closed by its Release. Close always returns nil, and may be called twice.
 func (p *Pool) Close() error {
 	p.mu.Lock()
-	p.close()
+	if p.open.Err() == nil {
+		p.end()
+		p.give() // the first caller that waits takes this token and passes it on
+	}
 	idle := p.idle
 	p.idle = nil
 	p.mu.Unlock()
-	hangUp(idle...)
+	var all sync.WaitGroup
+	for _, s := range idle {
+		all.Go(func() { hangUp(s.conn) })
+	}
+	all.Wait()
 	return nil
 }
 
-// forget takes conn off the borrowed ones, and panics where it is none of them. The caller must hold p.mu.
-func (p *Pool) forget(conn *pgx.Conn) entry {
-	i := slices.IndexFunc(p.lent, func(e entry) bool { return e.conn == conn })
-	if i < 0 {
-		p.mu.Unlock()
-		panic("pool: Release of a connection that is not borrowed")
-	}
-	e := p.lent[i]
-	p.lent = slices.Delete(p.lent, i, i+1)
-	return e
-}
-
-// Stats is what a pool is doing, and has done so far.
+// Stats says what a pool is doing, and did so far.
 type Stats struct {
-	Max, InUse, Idle int   // connections that may be open at once, that are borrowed, that wait to be
-	Dials, Waits     int64 // connections opened; calls of Acquire that found all connections in use
+	Max, InUse, Idle int   // connections that there may be, that callers have, and that wait for a caller
+	Dials, Waits     int64 // connections opened; calls of Acquire that had to wait for a place
 }
 
-// Stats looks at the pool as it is now.
+// Stats returns the pool's statistics.
 func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return Stats{cap(p.places), len(p.lent), len(p.idle), p.dials.Load(), p.waits.Load()}
+	return Stats{cap(p.free) - 1, p.lent, len(p.idle), p.dials, p.waits.Load()}
 }

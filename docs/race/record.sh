@@ -32,6 +32,6 @@ about() {
 	go test -count 1 -v -run WithoutTheSetting ./internal/outgrow | sed -n 's/^ *outgrow_test.go:[0-9]*: //p' | sort
 } > docs/race/pgbouncer.txt
 {
-	about go test -v ./database3/pool/pooltest, and of it the promises that were not kept
-	go test -count 1 -v ./database3/pool/pooltest | grep 'a known difference' | sed 's/^ *pooltest.go:[0-9]*: //' | cut -c 1-300 | sort
+	about go test -v ./database3/pool/pooltest, all pools side by side, and of it the promises that were not kept
+	go test -count 1 -v ./database3/pool/pooltest | sed -n 's/^ *pooltest.go:[0-9]*: \(Test.*: not kept: \)/\1/p; s/^ *pooltest.go:[0-9]*: \([A-Za-z]*: [0-9]* of [0-9]* kept\)/\1/p' | cut -c 1-300 | sort
 } > docs/race/faults.txt

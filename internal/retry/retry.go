@@ -62,6 +62,10 @@ func died(err error) bool {
 			"08006", // connection_failure
 		}, server.SQLState())
 	}
+	var unsent interface{ SafeToRetry() bool } // pgx's, when it finds that the connection is closed
+	if errors.As(err, &unsent) && unsent.SafeToRetry() {
+		return true
+	}
 	for _, end := range []error{driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
 		if errors.Is(err, end) {
 			return true
