@@ -96,6 +96,8 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 			penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=verify-full&sslrootcert=system"},
 		{"connect_timeout=0, which is for ever", penny + "?connect_timeout=0", penny + rest},
 		{"settings of psql alone", penny + "?gssencmode=disable&keepalives=1&client_encoding=LATIN1", penny + rest},
+		{"a second question mark", penny + "?application_name=x?sslmode=disable",
+			penny + "?application_name=x&client_encoding=UTF8&connect_timeout=5&sslmode=disable"},
 		{"Prisma's settings", penny + "?pgbouncer=true&connection_limit=1&schema=shop",
 			penny + "?binary_parameters=yes&client_encoding=UTF8&connect_timeout=5&default_query_exec_mode=exec&search_path=shop&sslmode=prefer"},
 		{"a setting of the server", penny + "?statement_timeout=2000", penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=prefer&statement_timeout=2000"},

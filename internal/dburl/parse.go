@@ -78,7 +78,7 @@ func (t *Target) String() string {
 		settings = append(settings, name+"="+escape(value))
 	}
 	slices.Sort(settings)
-	return "postgres://" + login.String() + "@" + host + "/" + url.PathEscape(t.Database) + "?" + strings.Join(settings, "&") + hosts
+	return "postgres://" + login.String() + "@" + host + "/" + strings.ReplaceAll(url.QueryEscape(t.Database), "+", "%20") + "?" + strings.Join(settings, "&") + hosts
 }
 
 // escape writes a setting's value so that all parsers agree on it: not with + for a space, as url.Values does.
@@ -158,6 +158,7 @@ func parseSQLite(rest string) (*Target, error) {
 var (
 	setting     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*=`)
 	settingName = regexp.MustCompile(`^[a-z_][a-z0-9_.]*$`)
+	joint       = regexp.MustCompile(`\?(ssl[a-z]*=|[a-z]+_[a-z_]+=)`)
 	placeholder = regexp.MustCompile(`(?i)^(\[[a-z _-]*\]|<[a-z _-]*>|\$?\{+[a-z _-]*\}+|\*{3,}|•+|x{3,}|your[ _-]?password)$`)
 )
 
@@ -266,7 +267,8 @@ func unescape(text string) (string, bool) {
 }
 
 func (t *Target) parseSettings(query string) error {
-	for _, one := range strings.Split(strings.ReplaceAll(query, "&amp;", "&"), "&") {
+	query = joint.ReplaceAllString(strings.ReplaceAll(query, "&amp;", "&"), "&$1") // people add ?sslmode=... to what has a ? already
+	for _, one := range strings.Split(query, "&") {
 		if one == "" {
 			continue
 		}
