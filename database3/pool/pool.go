@@ -124,7 +124,7 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 	dialling, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(p.open, cancel)()
-	_, patient := ctx.Deadline()
+	deadline, patient := ctx.Deadline()
 	var reason error
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 200*time.Millisecond) {
 		born := now()
@@ -136,8 +136,9 @@ func (p *Pool) connect(ctx context.Context) (*pgx.Conn, error) {
 			p.lent = append(p.lent, entry{conn: conn, born: born})
 			return conn, nil
 		}
-		if reason == nil || dialling.Err() == nil {
-			reason = err // what a dial says that was cut short tells less than the one before it
+		// A dial that was cut short tells less than the one before it. It may end an instant before its context does.
+		if cut := dialling.Err() != nil || patient && !time.Now().Before(deadline); reason == nil || !cut {
+			reason = err
 		}
 		again := patient && passing(reason)
 		if again {

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"regexp"
@@ -68,7 +69,7 @@ type evidence struct {
 
 func examine(err error, address string) *evidence {
 	e := &evidence{all: err, err: last(err), address: cmp.Or(address, os.Getenv(dburl.Variable))}
-	e.says = e.err.Error()
+	e.says = innermost(e.err).Error()
 	var server interface{ SQLState() string } // lib/pq's and pgx's errors both have it
 	if errors.As(e.err, &server) {
 		e.code = server.SQLState()
@@ -100,6 +101,21 @@ func last(err error) error {
 		}
 	}
 	return err
+}
+
+// innermost returns the part of an error that says what happened, without what the callers put before it.
+func innermost(err error) error {
+	for {
+		switch err.(type) {
+		case *fs.PathError, *net.OpError, *net.DNSError: // they name the file or the host
+			return err
+		}
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
 }
 
 var place = regexp.MustCompile(` at (column \d+|position \d+:\d+)$`)

@@ -138,6 +138,7 @@ func (s *Server) writeAccess() error {
 		}
 	}
 	var access strings.Builder
+	fmt.Fprint(&access, "local all all scram-sha-256\n") // for a socket, if the options name a folder for it
 	for _, database := range []string{"all", "replication"} {
 		fmt.Fprintf(&access, "%s %s all 127.0.0.1/32 scram-sha-256\n", kind, database)
 	}
