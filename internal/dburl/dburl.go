@@ -1,5 +1,5 @@
-// Package dburl reads the address of the database from DATABASE_URL, forgives what can be forgiven in it, makes it ready
-// for each driver, and explains what goes wrong between a program and its database.
+// Package dburl reads the address of the database from DATABASE_URL, forgives what can be forgiven in it, adds what the
+// environment says, and writes it in the form that each driver takes.
 //
 // An address is a URL with a password in it. Nothing in this package puts a password in an error.
 package dburl
@@ -8,11 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/joho/godotenv"
@@ -37,25 +35,27 @@ func Get(form func(address string) (string, error)) (string, error) {
 	return form(address)
 }
 
-// Lookup is Get, and tells where the address comes from, also where it is refused: "the environment" or ".env".
+// Lookup returns the address, cleaned, and where it comes from: "the environment" or ".env". It says the latter also if
+// the address is refused.
 func Lookup() (address, from string, err error) {
 	from = "the environment"
 	if _, set := os.LookupEnv(Variable); !set {
 		from = DotEnv
 	}
-	if err := LoadDotEnv(); err != nil {
-		return "", from, err
-	}
+	err = LoadDotEnv()
 	raw, set := os.LookupEnv(Variable)
-	if !set {
+	switch {
+	case !set && err != nil:
+		return "", from, err
+	case !set:
 		return "", "", NotSet
 	}
-	address, err = Clean(raw)
+	address, err = Clean(raw) // A .env that cannot be read does not matter if the address is in the environment.
 	return address, from, err
 }
 
 // LoadDotEnv puts the settings in the file .env of the current folder into the environment. It never changes a variable
-// that is set already, and a missing file is no error. Windows PowerShell writes UTF-16: that is read as well.
+// that is already set, and a missing file is no error. It also reads UTF-16, which Windows PowerShell writes.
 func LoadDotEnv() error {
 	data, err := os.ReadFile(DotEnv)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -72,8 +72,11 @@ func LoadDotEnv() error {
 	if err != nil {
 		return badDotEnv // the parser's own error quotes the file, and the file has a password in it
 	}
+	if _, set := os.LookupEnv(Variable); !set && loses(string(text), settings) {
+		return dollar
+	}
 	for name, value := range settings {
-		if _, set := os.LookupEnv(name); !set {
+		if !inEnvironment(name) {
 			if err := os.Setenv(name, value); err != nil {
 				return fmt.Errorf("%w: set %s: %w", badDotEnv, name, err)
 			}
@@ -82,154 +85,70 @@ func LoadDotEnv() error {
 	return nil
 }
 
-// Clean checks an address as people paste it and gives it back as a URL that begins with postgres:// or sqlite://. It
-// forgives spaces and quotes around it, DATABASE_URL= or psql in front of it, capitals in its scheme, and the schemes
-// that Python's libraries use, such as postgresql+psycopg2. An address that it has cleaned passes unchanged.
+// loses reports whether a $NAME in the address, which is not in single quotes, stands for a variable that .env does not set.
+func loses(text string, settings map[string]string) bool {
+	const mark = "\uE000" // a character that no address has: with it in place of $, nothing is expanded
+	literal, err := godotenv.Unmarshal(strings.NewReplacer(`\$`, `\$`, "$", mark).Replace(text))
+	if err != nil || strings.ReplaceAll(literal[Variable], mark, "$") == settings[Variable] {
+		return false
+	}
+	lost := false
+	os.Expand(strings.ReplaceAll(literal[Variable], mark, "$"), func(name string) string {
+		_, known := settings[name]
+		lost = lost || !known
+		return ""
+	})
+	return lost
+}
+
+// Clean checks an address as people paste it and returns it as a URL that begins with postgres:// or sqlite://. It forgives
+// spaces, quotes, commands and assignments around it, and the schemes of other libraries, such as postgresql+psycopg2.
+// What the address leaves open comes from the environment (PGHOST, PGPASSWORD, PGSERVICE …) and libpq's defaults, so that
+// the result says all that a driver will do. A cleaned address passes unchanged.
 func Clean(raw string) (string, error) {
-	text := unwrap(raw)
-	if text == "" {
-		return "", empty
+	t, err := Parse(raw)
+	if err != nil {
+		return "", err
 	}
-	scheme, rest, found := strings.Cut(text, "://")
-	if !found {
-		return "", notURL
-	}
-	dialect, _, _ := strings.Cut(strings.ToLower(scheme), "+")
-	switch dialect {
-	case "postgres", "postgresql":
-		return cleanPostgres("postgres://" + rest)
-	case "sqlite", "sqlite3":
-		address := "sqlite://" + rest
-		_, err := sqlitePath(address)
-		return address, err
-	}
-	return "", unknownScheme
+	return t.String(), nil
 }
 
-// unwrap takes off what people copy along with an address.
-func unwrap(text string) string {
-	for {
-		before := text
-		text = strings.TrimSpace(text)
-		for _, prefix := range []string{"export ", "psql ", Variable + "="} {
-			text = strings.TrimPrefix(text, prefix)
-		}
-		for _, quote := range []string{`"`, `'`, "`"} {
-			if len(text) > 1 && strings.HasPrefix(text, quote) && strings.HasSuffix(text, quote) {
-				text = text[1 : len(text)-1]
-			}
-		}
-		if text == before {
-			return text
-		}
-	}
-}
-
-func cleanPostgres(address string) (string, error) {
-	u, err := url.Parse(address)
-	if err != nil || u.Fragment != "" || strings.HasSuffix(address, "#") {
-		return "", malformed // never with err, which quotes the address, password and all
-	}
-	if _, err := url.ParseQuery(u.RawQuery); err != nil {
-		return "", malformed
-	}
-	if strings.Contains(strings.TrimPrefix(u.Path, "/"), "@") || strings.Contains(u.RawQuery, "@") {
-		return "", malformed // a / or ? in the password ended the host too early
-	}
-	if port := u.Port(); port != "" {
-		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return "", malformed
-		}
-	}
-	if mode := u.Query().Get("sslmode"); mode != "" && !sslmodes[mode] {
-		return "", badSSLMode
-	}
-	return u.String(), nil
-}
-
-var sslmodes = map[string]bool{
-	"disable": true, "allow": true, "prefer": true, "require": true, "verify-ca": true, "verify-full": true,
-}
-
-// IsSQLite tells whether a cleaned address is that of a SQLite file; otherwise it is PostgreSQL's.
+// IsSQLite reports whether a cleaned address is that of a SQLite file; otherwise it is PostgreSQL's.
 func IsSQLite(address string) bool {
 	return strings.HasPrefix(address, "sqlite://")
 }
 
-// PQ makes an address ready for github.com/lib/pq. That driver demands TLS where no sslmode is given: here it asks for
-// TLS and does without where the server has none, as psql and pgx do. It passes settings that it does not know on to
-// the server, which refuses them, so those that only other clients know are left out.
-func PQ(address string) (string, error) {
-	return forDriver(address, func(u *url.URL, settings url.Values) {
-		if !settings.Has("sslmode") {
-			settings.Set("sslmode", "prefer")
-		}
-		spreadHosts(u, settings)
-		settings.Del("channel_binding")
-		settings.Del("default_query_exec_mode")
-		settings.Del("statement_cache_capacity")
-		settings.Del("description_cache_capacity")
-	})
-}
+// PQ returns address in the form that github.com/lib/pq takes, without the settings that only other drivers know.
+func PQ(address string) (string, error) { return forDriver(address, pgxOnly) }
 
-// spreadHosts moves several hosts, as in first:5432,second:5432, to where lib/pq finds them: it does not part a host of
-// several from its port.
-func spreadHosts(u *url.URL, settings url.Values) {
-	if !strings.Contains(u.Host, ",") {
-		return
-	}
-	var hosts, ports []string
-	for _, one := range strings.Split(u.Host, ",") {
-		host, port, err := net.SplitHostPort(one)
-		if err != nil {
-			host, port = one, "5432"
-		}
-		hosts, ports = append(hosts, host), append(ports, port)
-	}
-	u.Host = ""
-	settings.Set("host", strings.Join(hosts, ","))
-	settings.Set("port", strings.Join(ports, ","))
-}
+// PGX returns address in the form that github.com/jackc/pgx/v5 takes, without the settings that only lib/pq knows.
+func PGX(address string) (string, error) { return forDriver(address, pqOnly) }
 
-// PGX makes an address ready for github.com/jackc/pgx/v5, without the setting that only lib/pq knows.
-func PGX(address string) (string, error) {
-	return forDriver(address, func(_ *url.URL, settings url.Values) {
-		settings.Del("binary_parameters")
-	})
-}
-
-func forDriver(address string, set func(*url.URL, url.Values)) (string, error) {
-	address, err := Clean(address)
+func forDriver(address string, others map[string]bool) (string, error) {
+	t, err := Parse(address)
 	if err != nil {
 		return "", err
 	}
-	if IsSQLite(address) {
+	if t.File != "" {
 		return "", needsPostgres
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		return "", malformed
+	for name := range others {
+		delete(t.Settings, name)
 	}
-	settings := u.Query()
-	if !settings.Has("connect_timeout") {
-		settings.Set("connect_timeout", "5") // seconds; without it a host that swallows packets holds on for minutes
-	}
-	set(u, settings)
-	u.RawQuery = settings.Encode()
-	return u.String(), nil
+	return t.String(), nil
 }
 
 // GORM returns address in the form that database4 takes: PGX's, or SQLite's if it names a file.
 func GORM(address string) (string, error) {
-	if clean, err := Clean(address); err == nil && IsSQLite(clean) {
+	if t, err := Parse(address); err == nil && t.File != "" {
 		return SQLite(address)
 	}
 	return PGX(address)
 }
 
-// SQLite makes an address ready for modernc.org/sqlite. Following SQLAlchemy, sqlite:///penny.sqlite is a file in the
-// current folder and sqlite:////var/penny.sqlite is one at /var. A missing file is an error, not a new empty database,
-// and who finds the file locked waits for up to five seconds.
+// SQLite returns address in the form that modernc.org/sqlite takes. As in SQLAlchemy, sqlite:///penny.sqlite is a file in
+// the current folder and sqlite:////var/penny.sqlite is one in /var. A missing file is an error, not a new empty database,
+// and a caller that finds the file locked waits for up to five seconds.
 func SQLite(address string) (string, error) {
 	file, err := File(address)
 	if err != nil {
@@ -238,62 +157,18 @@ func SQLite(address string) (string, error) {
 	if filepath.VolumeName(file) != "" {
 		file = "/" + filepath.ToSlash(file) // C:\penny.sqlite is file:/C:/penny.sqlite
 	}
-	// These stand in the name because a PRAGMA holds for one connection only, and a pool has many.
+	// The PRAGMAs are in the name because each holds for one connection only, and a pool has many.
 	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?mode=rw&_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)", nil
 }
 
-// File is the path of the SQLite file at an address.
+// File returns the path of the SQLite file at address.
 func File(address string) (string, error) {
-	address, err := Clean(address)
+	t, err := Parse(address)
 	if err != nil {
 		return "", err
 	}
-	if !IsSQLite(address) {
+	if t.File == "" {
 		return "", needsSQLite
 	}
-	return sqlitePath(address)
-}
-
-func sqlitePath(address string) (string, error) {
-	path, found := strings.CutPrefix(address, "sqlite:///")
-	if !found || path == "" || path == ":memory:" || strings.ContainsAny(path, "?#") {
-		return "", badSQLite
-	}
-	return path, nil
-}
-
-// Redact takes the password in address out of a text, in each way that it can be written.
-func Redact(text, address string) string {
-	address = unwrap(address)
-	u, err := url.Parse(address)
-	if err != nil {
-		// Not a URL: what stands between the user's colon and the last @ can be a password.
-		if _, rest, found := strings.Cut(address, "://"); found {
-			if at := strings.LastIndex(rest, "@"); at > 0 {
-				_, password, _ := strings.Cut(rest[:at], ":")
-				return hide(text, address, password)
-			}
-		}
-		return hide(text, address)
-	}
-	secrets := []string{u.Query().Get("password"), u.Query().Get("sslpassword")}
-	if password, set := u.User.Password(); set {
-		_, written, _ := strings.Cut(u.User.String(), ":")
-		secrets = append(secrets, password, written, url.QueryEscape(password), url.PathEscape(password))
-		if _, rest, found := strings.Cut(address, "://"); found {
-			userinfo, _, _ := strings.Cut(rest, "@")
-			_, asTyped, _ := strings.Cut(userinfo, ":")
-			secrets = append(secrets, asTyped)
-		}
-	}
-	return hide(text, secrets...)
-}
-
-func hide(text string, secrets ...string) string {
-	for _, secret := range secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "*****")
-		}
-	}
-	return text
+	return t.File, nil
 }

@@ -2,8 +2,12 @@ package dburl
 
 import (
 	"errors"
-	"net/url"
+	"fmt"
+	"net"
 	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -11,27 +15,97 @@ import (
 	"github.com/lib/pq"
 )
 
-const penny = "postgres://penny:secret@localhost:5432/penny"
+const penny = "postgres://penny:s3cret@localhost:5432/penny"
 
-func TestAnAddressIsForgivenWhatPeoplePasteWithIt(t *testing.T) {
+// rest is what a cleaned address says after the question mark if the user gave no setting.
+const rest = "?client_encoding=UTF8&connect_timeout=5&sslmode=prefer"
+
+// alone leaves the test without libpq's variables, a home folder and a .env.
+func alone(t testing.TB) {
+	t.Helper()
+	forget := func() {
+		clear(taken)
+		for name := range variables {
+			os.Unsetenv(name)
+		}
+	}
+	for name := range variables {
+		t.Setenv(name, "") // so that it comes back after the test
+	}
+	forget()
+	t.Cleanup(forget)
+	t.Setenv("HOME", t.TempDir())
+}
+
+func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
+	alone(t)
 	for _, c := range []struct{ name, raw, want string }{
-		{"as it should be", penny, penny},
-		{"postgresql for postgres", "postgresql://penny:secret@localhost:5432/penny", penny},
-		{"capitals", "POSTGRES://penny:secret@localhost:5432/penny", penny},
-		{"SQLAlchemy's driver", "postgresql+psycopg2://penny:secret@localhost:5432/penny", penny},
-		{"spaces", "  " + penny + " \n", penny},
-		{"a carriage return", penny + "\r\n", penny},
-		{"double quotes", `"` + penny + `"`, penny},
-		{"single quotes and a space in them", "' " + penny + "'", penny},
-		{"the name of the variable", "DATABASE_URL=" + penny, penny},
-		{"a whole shell line", "export DATABASE_URL='" + penny + "'", penny},
+		{"as it should be", penny, penny + rest},
+		{"postgresql for postgres", "postgresql://penny:s3cret@localhost:5432/penny", penny + rest},
+		{"capitals", "POSTGRES://penny:s3cret@localhost:5432/penny", penny + rest},
+		{"SQLAlchemy's driver", "postgresql+psycopg2://penny:s3cret@localhost:5432/penny", penny + rest},
+		{"JDBC's address", "jdbc:postgresql://localhost:5432/penny?user=penny&password=s3cret&ssl=true",
+			strings.Replace(penny+rest, "prefer", "require", 1)},
+		{"Django's scheme", "psql://penny:s3cret@localhost:5432/penny", penny + rest},
+		{"no port, no database", "postgres://penny:s3cret@localhost", penny + rest},
+		{"spaces", "  " + penny + " \n", penny + rest},
+		{"a line break in the middle", penny[:20] + "\r\n" + penny[20:], penny + rest},
+		{"a byte order mark and a zero-width space", "\ufeff" + penny + "\u200b", penny + rest},
+		{"double quotes", `"` + penny + `"`, penny + rest},
+		{"single quotes and a space in them", "' " + penny + "'", penny + rest},
+		{"typographic quotes", "“" + penny + "”", penny + rest},
+		{"one stray quote", penny + "'", penny + rest},
+		{"a semicolon", penny + ";", penny + rest},
+		{"angle brackets", "<" + penny + ">", penny + rest},
+		{"the name of the variable", "DATABASE_URL=" + penny, penny + rest},
+		{"twice the scheme", "postgres://" + penny, penny + rest},
+		{"a shell's line", "export DATABASE_URL='" + penny + "'", penny + rest},
+		{"PowerShell's line", `$env:DATABASE_URL = "` + penny + `"`, penny + rest},
+		{"cmd's line", `set "DATABASE_URL=` + penny + `"`, penny + rest},
+		{"a line of YAML", `- DATABASE_URL: "` + penny + `"`, penny + rest},
 		{"psql in front, as Neon shows it", "psql '" + penny + "?sslmode=require&channel_binding=require'",
-			penny + "?sslmode=require&channel_binding=require"},
-		{"an encoded password", "postgres://penny:p%23%2F%25%40@localhost/penny", "postgres://penny:p%23%2F%25%40@localhost/penny"},
+			penny + "?channel_binding=require&client_encoding=UTF8&connect_timeout=5&sslmode=require"},
+		{"psql -d", "psql -d " + penny, penny + rest},
+		{"an address out of a web page", penny + "?sslmode=disable&amp;application_name=x",
+			penny + "?application_name=x&client_encoding=UTF8&connect_timeout=5&sslmode=disable"},
+		{"an encoded password", "postgres://penny:p%23%2F%25%40@localhost/penny", "postgres://penny:p%23%2F%25%40@localhost:5432/penny" + rest},
+		{"# in the password", "postgres://penny:s3#cret@localhost/penny", "postgres://penny:s3%23cret@localhost:5432/penny" + rest},
+		{"? in the password", "postgres://penny:s3?cret@localhost/penny", "postgres://penny:s3%3Fcret@localhost:5432/penny" + rest},
+		{"@ in the password", "postgres://penny:s3@cret@localhost/penny", "postgres://penny:s3%40cret@localhost:5432/penny" + rest},
+		{": in the password", "postgres://penny:s3:cret@localhost/penny", "postgres://penny:s3%3Acret@localhost:5432/penny" + rest},
+		{"a space in the password", "postgres://penny:s3 cret@localhost/penny", "postgres://penny:s3%20cret@localhost:5432/penny" + rest},
+		{"brackets in the password", "postgres://penny:s3[cret]@localhost/penny", "postgres://penny:s3%5Bcret%5D@localhost:5432/penny" + rest},
+		{"@ in a setting", "postgres://penny:s3cret@localhost?application_name=a@b",
+			penny + "?application_name=a%40b&client_encoding=UTF8&connect_timeout=5&sslmode=prefer"},
+		{"an IPv6 address", "postgres://penny@[::1]/penny", "postgres://penny@[::1]:5432/penny" + rest},
+		{"user and password as settings", "postgres://localhost/penny?user=penny&pwd=s3cret", penny + rest},
+		{"a socket's folder as a setting", "postgres://penny@/penny?host=/var/run/pg", "postgres://penny@/penny" + rest + "&host=/var/run/pg&port=5432"},
+		{"a socket's folder as the host", "postgres://penny@%2Fvar%2Frun%2Fpg:6432/penny", "postgres://penny@/penny" + rest + "&host=/var/run/pg&port=6432"},
+		{"two hosts", "postgres://penny@first:5432,second:5433/penny?connect_timeout=10",
+			"postgres://penny@/penny?client_encoding=UTF8&connect_timeout=2&sslmode=prefer&host=first,second&port=5432,5433"},
+		{"spaces in a setting", penny + "?options=-c statement_timeout=5s",
+			penny + "?client_encoding=UTF8&connect_timeout=5&options=-c%20statement_timeout%3D5s&sslmode=prefer"},
+		{"plus signs in a setting", penny + "?options=-c+statement_timeout=5s",
+			penny + "?client_encoding=UTF8&connect_timeout=5&options=-c%20statement_timeout%3D5s&sslmode=prefer"},
+		{"a time zone", penny + "?TimeZone=Europe/Berlin", penny + "?Timezone=Europe/Berlin&client_encoding=UTF8&connect_timeout=5&sslmode=prefer"},
+		{"a path with a space", penny + "?sslmode=verify-ca&sslrootcert=/my certs/ca.pem",
+			penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=verify-ca&sslrootcert=/my%20certs/ca.pem"},
+		{"an empty sslmode", penny + "?sslmode=", penny + rest},
+		{"a setting in capitals", penny + "?SSLMode=disable", strings.Replace(penny+rest, "prefer", "disable", 1)},
+		{"the system's authorities", penny + "?sslrootcert=system&sslmode=require",
+			penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=verify-full&sslrootcert=system"},
+		{"connect_timeout=0, which is for ever", penny + "?connect_timeout=0", penny + rest},
+		{"settings of psql alone", penny + "?gssencmode=disable&keepalives=1&client_encoding=LATIN1", penny + rest},
+		{"a second question mark", penny + "?application_name=x?sslmode=disable",
+			penny + "?application_name=x&client_encoding=UTF8&connect_timeout=5&sslmode=disable"},
+		{"Prisma's settings", penny + "?pgbouncer=true&connection_limit=1&schema=shop",
+			penny + "?binary_parameters=yes&client_encoding=UTF8&connect_timeout=5&default_query_exec_mode=exec&search_path=shop&sslmode=prefer"},
+		{"a setting of the server", penny + "?statement_timeout=2000", penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=prefer&statement_timeout=2000"},
 		{"SQLite, relative", "sqlite:///penny.sqlite", "sqlite:///penny.sqlite"},
 		{"SQLite, absolute", "sqlite:////var/penny.sqlite", "sqlite:////var/penny.sqlite"},
 		{"SQLite as SQLAlchemy 2 names it", "sqlite+pysqlite:///penny.sqlite", "sqlite:///penny.sqlite"},
 		{"SQLite in capitals and quotes", `"SQLITE:///penny.sqlite"`, "sqlite:///penny.sqlite"},
+		{"SQLite with # and ? in the path", "sqlite:///a#b?.sqlite", "sqlite:///a#b?.sqlite"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Clean(c.raw)
@@ -41,52 +115,112 @@ func TestAnAddressIsForgivenWhatPeoplePasteWithIt(t *testing.T) {
 			if again, err := Clean(got); err != nil || again != got {
 				t.Errorf("cleaned twice it is %q, %v", again, err)
 			}
+			if !IsSQLite(got) {
+				driversTake(t, c.raw)
+			}
 		})
 	}
 }
 
+// driversTake fails the test if lib/pq or pgx does not take an address, or resolves it to something else than Parse does.
+func driversTake(t testing.TB, raw string) {
+	t.Helper()
+	want, err := Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want.Settings["sslcert"] != "" || want.Settings["sslkey"] != "" || want.Settings["sslrootcert"] != "" {
+		return // pgx wants to read the files
+	}
+	port, _ := strconv.Atoi(want.Hosts[0].Port)
+	show := func(host string, port uint16, user, password, database string) string {
+		return fmt.Sprintf("%s %d %s %s %s", host, port, user, password, database)
+	}
+	expected := show(want.Hosts[0].Name, uint16(port), want.User, want.Password, want.Database)
+	dsn, err := PQ(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config, err := pq.NewConfig(dsn)
+	if err != nil {
+		t.Fatalf("lib/pq does not take %q: %v", dsn, err)
+	}
+	if got := show(config.Host, config.Port, config.User, config.Password, config.Database); got != expected || len(config.Multi) != len(want.Hosts)-1 {
+		t.Errorf("lib/pq reads %q as %s, want %s", dsn, got, expected)
+	}
+	if dsn, err = PGX(raw); err != nil {
+		t.Fatal(err)
+	}
+	other, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		t.Fatalf("pgx does not take %q: %v", dsn, err)
+	}
+	if got := show(other.Host, other.Port, other.User, other.Password, other.Database); got != expected {
+		t.Errorf("pgx reads %q as %s, want %s", dsn, got, expected)
+	}
+	for name, value := range want.Settings {
+		if !known(name) && (config.Runtime[name] != value || other.RuntimeParams[name] != value) {
+			t.Errorf("%s=%s is %q for lib/pq and %q for pgx", name, value, config.Runtime[name], other.RuntimeParams[name])
+		}
+	}
+}
+
 func TestAnAddressThatCannotBeForgivenIsRefusedByNameAndWithoutItsPassword(t *testing.T) {
+	alone(t)
 	for _, c := range []struct {
 		name, raw string
 		want      *Problem
+		says      string
 	}{
-		{"empty", "", empty},
-		{"only spaces", "  ", empty},
-		{"only quotes", `""`, empty},
-		{"only the variable's name", "DATABASE_URL=", empty},
-		{"key and value", "host=localhost user=penny password=secret dbname=penny", notURL},
-		{"a host alone", "db.example.com", notURL},
-		{"one slash", "postgres:/penny:secret@localhost/penny", notURL},
-		{"another database", "mysql://penny:secret@localhost/penny", unknownScheme},
-		{"a web page", "https://penny:secret@example.com", unknownScheme},
-		{"# in the password", "postgres://penny:sec#ret-secret@localhost/penny", malformed},
-		{"/ in the password", "postgres://penny:1/secret@localhost/penny", malformed},
-		{"/ in the password, no digits", "postgres://penny:sec/ret-secret@localhost/penny", malformed},
-		{"? in the password", "postgres://penny:1?secret@localhost/penny", malformed},
-		{"% in the password", "postgres://penny:100%secret@localhost/penny", malformed},
-		{"a space in the password", "postgres://penny:my secret@localhost/penny", malformed},
-		{"a port that is no number", "postgres://penny:secret@localhost:port/penny", malformed},
-		{"an open bracket", "postgres://penny:secret@[::1/penny", malformed},
-		{"a setting that does not decode", penny + "?sslmode=%zz", malformed},
-		{"an sslmode that does not exist", penny + "?sslmode=on", badSSLMode},
-		{"SQLite with two slashes", "sqlite://penny.sqlite", badSQLite},
-		{"SQLite without a file", "sqlite:///", badSQLite},
-		{"SQLite in memory", "sqlite:///:memory:", badSQLite},
-		{"SQLite with settings", "sqlite:///penny.sqlite?mode=ro", badSQLite},
+		{"empty", "", empty, ""},
+		{"only spaces", "  ", empty, ""},
+		{"only quotes", `""`, empty, ""},
+		{"only the variable's name", "DATABASE_URL=", empty, ""},
+		{"key and value", "host=localhost user=penny password=secret dbname=penny", notURL, ""},
+		{"a host alone", "db.example.com", notURL, ""},
+		{"one slash", "postgres:/penny:secret@localhost/penny", notURL, ""},
+		{"another database", "mysql://penny:secret@localhost/penny", unknownScheme, "for mysql,"},
+		{"a web page", "https://penny:secret@example.com", unknownScheme, "for https,"},
+		{"/ in the password", "postgres://penny:1/secret@localhost/penny", slash, ""},
+		{"/ in the password, no digits", "postgres://penny:sec/ret-secret@localhost/penny", slash, ""},
+		{"@ and / in the password", "postgres://penny:a@b/secret@localhost/penny", slash, ""},
+		{"% in the password", "postgres://penny:100%secret@localhost/penny", percent, ""},
+		{"a zero byte in the password", "postgres://penny:secret%00@localhost/penny", percent, ""},
+		{"Supabase's placeholder", "postgres://penny:[YOUR-PASSWORD]@localhost/penny", isPlaceholder, "has [YOUR-PASSWORD] in"},
+		{"Neon's dots", "postgres://penny:••••••••@localhost/penny", isPlaceholder, "••••"},
+		{"a port that is no number", "postgres://penny:secret@localhost:port/penny", badPort, ""},
+		{"a port too large", "postgres://penny:secret@localhost:65536/penny", badPort, ""},
+		{"no @", "postgres://penny:secret", badPort, ""},
+		{"three ports for two hosts", "postgres://a,b/penny?port=1,2,3", badPort, ""},
+		{"an open bracket", "postgres://penny:secret@[::1/penny", strayCharacter, "has [ in"},
+		{"a space in the host", "postgres://penny:secret@local host/penny", strayCharacter, "has a space in"},
+		{"a command after the address", "psql " + penny + " -c 'SELECT 1'", strayCharacter, "has a space in"},
+		{"a quote in the middle", `postgres://penny:secret@localhost"/penny`, strayCharacter, `has " in`},
+		{"a setting that does not decode", penny + "?sslmode=%zz", badSetting, "setting sslmode"},
+		{"an sslmode that does not exist", penny + "?sslmode=on", badSSLMode, ""},
+		{"a connect_timeout with a unit", penny + "?connect_timeout=5s", badSetting, "setting connect_timeout"},
+		{"a setting without a value", penny + "?sslmode", badSetting, "setting sslmode"},
+		{"direct TLS without TLS", penny + "?sslnegotiation=direct&sslmode=disable", badSetting, "setting sslnegotiation"},
+		{"a service that does not exist", "postgres:///?service=shop", noService, "no service shop"},
+		{"SQLite with two slashes", "sqlite://penny.sqlite", badSQLite, ""},
+		{"SQLite without a file", "sqlite:///", badSQLite, ""},
+		{"SQLite in memory", "sqlite:///:memory:", badSQLite, ""},
+		{"SQLite with settings", "sqlite:///penny.sqlite?mode=ro", badSQLite, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Clean(c.raw)
-			if !errors.Is(err, c.want) {
-				t.Fatalf("Clean = %q, %v; want the error %q", got, err, c.want.Says)
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("Clean = %q, %v; want the error %q with %q", got, err, c.want.Says, c.says)
 			}
-			if says := err.Error(); !strings.Contains(says, Variable) || strings.Contains(says, "secret") {
-				t.Errorf("the user reads %q", says)
+			if strings.Contains(err.Error(), "secret") {
+				t.Errorf("the user reads %q", err)
 			}
 		})
 	}
 }
 
 func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
+	alone(t)
 	utf16 := func(text string) string {
 		out := "\xff\xfe"
 		for _, r := range text {
@@ -97,7 +231,7 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		environment []string // nothing, or the one value
-		file        string   // "-" for none
+		file        string   // "-" for none, "folder" for a folder
 		want, from  string
 		err         *Problem
 	}{
@@ -105,6 +239,9 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		{"only the environment", []string{penny}, "-", penny, "the environment", nil},
 		{"only .env", nil, "DATABASE_URL=" + penny + "\n", penny, DotEnv, nil},
 		{"both", []string{penny}, "DATABASE_URL=sqlite:///other.sqlite", penny, "the environment", nil},
+		{"a broken .env beside the environment", []string{penny}, "just some words\n", penny, "the environment", nil},
+		{"a folder .env beside the environment", []string{penny}, "folder", penny, "the environment", nil},
+		{"a folder .env", nil, "folder", "", DotEnv, badDotEnv},
 		{"empty in the environment", []string{""}, "DATABASE_URL=" + penny, "", "", empty},
 		{".env without it", nil, "PORT=8080\n", "", "", NotSet},
 		{".env empty", nil, "", "", "", NotSet},
@@ -112,17 +249,33 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		{".env in UTF-8 with a byte order mark", nil, "\xef\xbb\xbfDATABASE_URL=" + penny, penny, DotEnv, nil},
 		{".env in UTF-16, as PowerShell writes it", nil, utf16("DATABASE_URL=" + penny + "\r\n"), penny, DotEnv, nil},
 		{".env that is none", nil, "just some secret words\n", "", "", badDotEnv},
-		{"a dollar in single quotes", nil, "DATABASE_URL='postgres://penny:pa$HOME@localhost/penny'", "postgres://penny:pa$HOME@localhost/penny", DotEnv, nil},
+		{"a dollar in single quotes", nil, "DATABASE_URL='postgres://penny:s3$HOMEcret@localhost/penny'",
+			"postgres://penny:s3$HOMEcret@localhost:5432/penny", DotEnv, nil},
+		{"a dollar without quotes", nil, "DATABASE_URL=postgres://penny:s3$HOMEcret@localhost/penny", "", DotEnv, dollar},
+		{"a dollar in double quotes", nil, `DATABASE_URL="postgres://penny:s3$1cret@localhost/penny"`, "", DotEnv, dollar},
+		{"a dollar that is escaped", nil, `DATABASE_URL="postgres://penny:s3\$HOMEcret@localhost/penny"`,
+			"postgres://penny:s3$HOMEcret@localhost:5432/penny", DotEnv, nil},
+		{"a dollar before a small letter", nil, "DATABASE_URL=postgres://penny:s3$cret@localhost/penny",
+			"postgres://penny:s3$cret@localhost:5432/penny", DotEnv, nil},
+		{"a variable of the same file", nil, "PASSWORD=s3cret\nDATABASE_URL=postgres://penny:${PASSWORD}@localhost/penny", penny, DotEnv, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Chdir(t.TempDir())
 			t.Setenv(Variable, "") // so that it is put back after the test
 			t.Setenv("PORT", "")
+			t.Setenv("PASSWORD", "")
 			os.Unsetenv(Variable)
+			os.Unsetenv("PASSWORD")
 			for _, value := range c.environment {
 				os.Setenv(Variable, value)
 			}
-			if c.file != "-" {
+			switch c.file {
+			case "-":
+			case "folder":
+				if err := os.Mkdir(DotEnv, 0o700); err != nil {
+					t.Fatal(err)
+				}
+			default:
 				if err := os.WriteFile(DotEnv, []byte(c.file), 0o600); err != nil {
 					t.Fatal(err)
 				}
@@ -134,46 +287,95 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 				}
 				return
 			}
-			if err != nil || got != c.want || from != c.from {
-				t.Errorf("got %q from %q, %v; want %q from %q", got, from, err, c.want, c.from)
+			if err != nil || got != c.want+rest || from != c.from {
+				t.Errorf("got %q from %q, %v; want %q from %q", got, from, err, c.want+rest, c.from)
 			}
 		})
 	}
 }
 
-func TestEachDriverTakesItsAddress(t *testing.T) {
-	for _, c := range []struct{ address, pq, pgx string }{
-		{penny, "connect_timeout=5&sslmode=prefer", "connect_timeout=5"},
-		{penny + "?sslmode=require&channel_binding=require", "connect_timeout=5&sslmode=require",
-			"channel_binding=require&connect_timeout=5&sslmode=require"},
-		{penny + "?connect_timeout=3&sslmode=disable", "connect_timeout=3&sslmode=disable", "connect_timeout=3&sslmode=disable"},
-		{penny + "?sslmode=disable&default_query_exec_mode=exec&binary_parameters=yes",
-			"binary_parameters=yes&connect_timeout=5&sslmode=disable", "connect_timeout=5&default_query_exec_mode=exec&sslmode=disable"},
+func TestWhatTheAddressLeavesOpenComesFromTheEnvironment(t *testing.T) {
+	for _, c := range []struct {
+		name        string
+		environment map[string]string
+		raw, want   string
+	}{
+		{"everything", map[string]string{"PGHOST": "db", "PGPORT": "6432", "PGUSER": "penny", "PGPASSWORD": "s3cret", "PGDATABASE": "shop"},
+			"postgres://", "postgres://penny:s3cret@db:6432/shop" + rest},
+		{"nothing that the address says", map[string]string{"PGHOST": "db", "PGUSER": "other", "PGPASSWORD": "other", "PGDATABASE": "other"},
+			penny, penny + rest},
+		{"Neon's", map[string]string{"PGSSLMODE": "require", "PGCHANNELBINDING": "require", "PGGSSENCMODE": "disable"},
+			penny, penny + "?channel_binding=require&client_encoding=UTF8&connect_timeout=5&sslmode=require"},
+		{"empty ones", map[string]string{"PGSSLMODE": "", "PGPORT": "", "PGHOSTADDR": "", "PGCONNECT_TIMEOUT": ""}, penny, penny + rest},
+		{"an encoding and a date style", map[string]string{"PGCLIENTENCODING": "LATIN1", "PGDATESTYLE": "German"}, penny, penny + rest},
+		{"a time zone", map[string]string{"PGTZ": "Etc/GMT+1"},
+			penny, penny + "?Timezone=Etc/GMT%2B1&client_encoding=UTF8&connect_timeout=5&sslmode=prefer"},
+		{"a host that is a folder", map[string]string{"PGHOST": "/var/run/pg"}, "postgres://penny@/penny",
+			"postgres://penny@/penny" + rest + "&host=/var/run/pg&port=5432"},
+		{"a service", map[string]string{"PGSERVICE": "shop", "PGUSER": "other"}, "postgres://", "postgres://penny:s3cret@db:5432/shop" + rest},
+		{"a service in the address", nil, "postgres://you@/?service=shop", "postgres://you:s3cret@db:5432/shop" + rest},
 	} {
-		for _, driver := range []struct {
-			name  string
-			make  func(string) (string, error)
-			parse func(string) error
-			want  string
-		}{
-			{"lib/pq", PQ, func(dsn string) error { _, err := pq.NewConnector(dsn); return err }, c.pq},
-			{"pgx", PGX, func(dsn string) error { _, err := pgx.ParseConfig(dsn); return err }, c.pgx},
-		} {
-			got, err := driver.make(c.address)
-			if want := penny + "?" + driver.want; err != nil || got != want {
-				t.Errorf("%s: got %q, %v; want %q", driver.name, got, err, want)
+		t.Run(c.name, func(t *testing.T) {
+			alone(t)
+			file := filepath.Join(t.TempDir(), "services")
+			if err := os.WriteFile(file, []byte("[other]\nhost=no\n\n# ours\n[shop]\nhost = db\nuser=penny\npassword=s3cret\ndbname=shop\n[more]\nuser=no\n"), 0o600); err != nil {
+				t.Fatal(err)
 			}
-			if err := driver.parse(got); err != nil {
-				t.Errorf("%s does not take %q: %v", driver.name, got, err)
+			t.Setenv("PGSERVICEFILE", file)
+			for name, value := range c.environment {
+				t.Setenv(name, value)
 			}
+			for range 2 { // the second time without them in the environment
+				if got, err := Clean(c.raw); err != nil || got != c.want {
+					t.Errorf("got %q, %v; want %q", got, err, c.want)
+				}
+			}
+			driversTake(t, c.raw)
+		})
+	}
+}
+
+func TestASocketIsTheDefaultIfAServerHasOne(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("the folders are those of Unix")
+	}
+	alone(t)
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // a port that no PostgreSQL has
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	address := "postgres://penny@:" + port + "/penny"
+	if got, err := Parse(address); err != nil || got.Server() != "localhost:"+port {
+		t.Errorf("without a socket: %s, %v", got.Server(), err)
+	}
+	socket, err := net.Listen("unix", "/tmp/.s.PGSQL."+port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	if got, err := Parse(address); err != nil || got.Server() != "/tmp/.s.PGSQL."+port {
+		t.Errorf("with a socket: %s, %v", got.Server(), err)
+	}
+	driversTake(t, address)
+}
+
+func TestEachDriverGetsTheSettingsThatItKnows(t *testing.T) {
+	alone(t)
+	const all = penny + "?sslmode=require&channel_binding=require&default_query_exec_mode=exec&binary_parameters=yes&load_balance_hosts=random"
+	for _, c := range []struct {
+		name string
+		form func(string) (string, error)
+		want string
+	}{
+		{"lib/pq", PQ, "binary_parameters=yes&client_encoding=UTF8&connect_timeout=5&load_balance_hosts=random&sslmode=require"},
+		{"pgx", PGX, "channel_binding=require&client_encoding=UTF8&connect_timeout=5&default_query_exec_mode=exec&sslmode=require"},
+		{"GORM", GORM, "channel_binding=require&client_encoding=UTF8&connect_timeout=5&default_query_exec_mode=exec&sslmode=require"},
+	} {
+		if got, err := c.form(all); err != nil || got != penny+"?"+c.want {
+			t.Errorf("%s gets %q, %v", c.name, got, err)
 		}
-	}
-	const two = "postgres://penny:secret@first:5432,second:5433/penny?sslmode=disable"
-	if got, err := PQ(two); err != nil || got != "postgres://penny:secret@/penny?connect_timeout=5&host=first%2Csecond&port=5432%2C5433&sslmode=disable" {
-		t.Errorf("lib/pq gets %q for two hosts, %v", got, err)
-	}
-	if got, err := PGX(two); err != nil || !strings.Contains(got, "@first:5432,second:5433/penny") {
-		t.Errorf("pgx gets %q for two hosts, %v", got, err)
 	}
 	for _, refuse := range []func(string) (string, error){PQ, PGX} {
 		if _, err := refuse("sqlite:///penny.sqlite"); !errors.Is(err, needsPostgres) {
@@ -187,44 +389,72 @@ func TestEachDriverTakesItsAddress(t *testing.T) {
 		"sqlite:///penny.sqlite":       "file:penny.sqlite?",
 		"sqlite:////var/lib/p q.db":    "file:/var/lib/p%20q.db?",
 		"sqlite:///100%25 sure.sqlite": "file:100%2525%20sure.sqlite?",
+		"sqlite:///a#b?.sqlite":        "file:a%23b%3F.sqlite?",
 	} {
-		if got, err := SQLite(address); err != nil || !strings.HasPrefix(got, want) {
+		got, err := SQLite(address)
+		if err != nil || !strings.HasPrefix(got, want) {
 			t.Errorf("SQLite(%q) = %q, %v; want it to begin with %q", address, got, err, want)
+		}
+		if back, err := Parse(got); err != nil || back.String() != address {
+			t.Errorf("%q is read back as %v, %v", got, back, err)
 		}
 	}
 }
 
-func TestRedactTakesThePasswordOutHoweverItIsWritten(t *testing.T) {
+func TestRedactTakesOutThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T) {
+	alone(t)
 	for _, c := range []struct{ address, text string }{
 		{"postgres://penny:s3cr%23t@localhost/penny", "dial s3cr%23t and s3cr#t"},
-		{"postgres://penny:s3cr%23t@localhost/penny", "quoted " + url.QueryEscape("s3cr#t")},
 		{"postgres://localhost/penny?user=penny&password=s3cr%23t", "password s3cr#t"},
+		{"postgres://localhost/penny?user=penny&PASSWORD=s3cr!t", `parameter "pwd" is s3cr!t`},
+		{"postgres://localhost/penny?pwd=s3cr!t", "s3cr!t"},
 		{"postgres://penny:s3cr#t@localhost/penny", `parse "postgres://penny:s3cr#t@localhost/penny"`},
 		{"'postgres://penny:s3cr%t@local host/penny'", "s3cr%t"},
 		{"postgres://penny:s3cr!t@localhost/penny", "as typed s3cr!t"},
+		{"postgres://penny:s3cret@localhost/penny", `the password "s3cret" is wrong`},
+		{"", "cannot parse postgres://penny:s3cret@localhost and password=s3cret"},
 	} {
 		if got := Redact(c.text, c.address); strings.Contains(got, "s3cr") {
 			t.Errorf("%q still shows in %q", c.address, got)
 		}
 	}
-	if got := Redact("nothing to hide", penny); got != "nothing to hide" {
-		t.Errorf("an innocent text became %q", got)
+	t.Setenv("PGPASSWORD", "s3cret")
+	if got := Redact("the server says s3cret", "postgres://penny@localhost"); strings.Contains(got, "s3cret") {
+		t.Errorf("PGPASSWORD shows in %q", got)
+	}
+	for password, sentence := range map[string]string{
+		"e":     `the database "shop" does not exist`,
+		"wrong": "something is wrong here",
+		"penny": `role "penny" does not exist`,
+	} {
+		if got := Redact(sentence, "postgres://penny:"+password+"@localhost/shop"); got != sentence {
+			t.Errorf("with the password %q it became %q", password, got)
+		}
 	}
 }
 
-func FuzzAnAddressNeverShowsItsPassword(f *testing.F) {
-	f.Add("hunter2", "penny")
-	f.Add("hun#ter2", "penny")
-	f.Add("%zz/hunter2?", "penny@x")
-	f.Fuzz(func(t *testing.T, password, user string) {
+func FuzzAnAddressIsTakenByBothDriversOrRefusedWithoutItsPassword(f *testing.F) {
+	f.Add("penny", "hunter2", "localhost:5432", "penny", "sslmode=disable")
+	f.Add("penny@x", "%zz/hunter2?", "[::1]", "a/b", "options=-c a=b")
+	f.Add("", "hun#ter2", "first:1,second", "", "TimeZone=Etc/GMT+1&port=1,2")
+	f.Add("\u200b", "'", "/tmp", "ä ", "password=hunter2&user=x&connect_timeout=-1")
+	alone(f)
+	f.Fuzz(func(t *testing.T, user, password, host, database, settings string) {
 		const mark = "hunter2"
-		raw := "postgres://" + user + ":" + mark + password + "@localhost:5432/penny"
-		_, err := Clean(raw)
-		if err == nil {
+		if strings.Contains(user+host+database+settings, "hunter2") {
+			t.Skip("it would not be a secret")
+		}
+		raw := "postgres://" + user + ":" + mark + password + "@" + host + "/" + database + "?" + settings
+		clean, err := Clean(raw)
+		if err != nil {
+			if strings.Contains(err.Error(), mark) {
+				t.Errorf("%q: %v", raw, err)
+			}
 			return
 		}
-		if strings.Contains(err.Error(), mark) {
-			t.Errorf("%q: %v", raw, err)
+		if again, err := Clean(clean); err != nil || again != clean {
+			t.Errorf("%q is %q, and cleaned again %q, %v", raw, clean, again, err)
 		}
+		driversTake(t, raw)
 	})
 }

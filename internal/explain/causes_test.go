@@ -14,7 +14,7 @@ import (
 	"github.com/lib/pq"
 )
 
-const penny = "postgres://penny:secret@localhost:5432/penny"
+const penny = "postgres://penny:s3cret@localhost:5432/penny"
 
 func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 	refused := &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
@@ -35,7 +35,7 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		{fmt.Errorf("connect: all 8 connections are in use: %w", context.DeadlineExceeded), "every connection of the pool is in use, and none came back in time"},
 		{io.ErrUnexpectedEOF, "localhost:5432 hung up before it answered"},
 		{context.Canceled, "stopped before the answer came"},
-		{errors.New("a new\n\terror with\x1b[31m the secret"), "a new error with [31m the *****"},
+		{errors.New("a new\n\terror with\x1b[31m the s3cret"), "a new error with [31m the *****"},
 	} {
 		says, hint := Error(c.err, penny)
 		if says != c.want {

@@ -8,8 +8,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io/fs"
 	"net"
-	"net/url"
 	"os"
 	"regexp"
 	"slices"
@@ -61,13 +61,15 @@ type evidence struct {
 	says   string // the server's own sentence, else the error's
 	sqlite int    // SQLite's primary result code; 0 if SQLite did not speak
 
-	address                               string // as it was given
+	what    string // the setting or character that is wrong in the address
+	address string // as it was given
+
 	server, user, database, file, sslmode string // what the address means; empty if the address is unknown
 }
 
 func examine(err error, address string) *evidence {
 	e := &evidence{all: err, err: last(err), address: cmp.Or(address, os.Getenv(dburl.Variable))}
-	e.says = e.err.Error()
+	e.says = innermost(e.err).Error()
 	var server interface{ SQLState() string } // lib/pq's and pgx's errors both have it
 	if errors.As(e.err, &server) {
 		e.code = server.SQLState()
@@ -101,6 +103,21 @@ func last(err error) error {
 	return err
 }
 
+// innermost returns the part of an error that says what happened, without what the callers put before it.
+func innermost(err error) error {
+	for {
+		switch err.(type) {
+		case *fs.PathError, *net.OpError, *net.DNSError: // they name the file or the host
+			return err
+		}
+		inner := errors.Unwrap(err)
+		if inner == nil {
+			return err
+		}
+		err = inner
+	}
+}
+
 var place = regexp.MustCompile(` at (column \d+|position \d+:\d+)$`)
 
 // sentence returns the server's sentence without what lib/pq and pgx put around it.
@@ -113,43 +130,20 @@ func sentence(text, code string) string {
 	return text
 }
 
-// locate reads the address: dburl has put into it what the driver goes by.
+// locate reads the address, to which dburl has added all that the driver goes by.
 func (e *evidence) locate() {
-	if path, found := strings.CutPrefix(e.address, "file:"); found { // SQLite's own form
-		path, _, _ = strings.Cut(path, "?")
-		if unescaped, err := url.PathUnescape(path); err == nil {
-			path = unescaped
-		}
-		e.file = path
-		return
+	var problem *dburl.Problem
+	if errors.As(e.all, &problem) {
+		e.what = problem.What
 	}
-	clean, err := dburl.Clean(e.address)
+	target, err := dburl.Parse(e.address)
 	if err != nil {
 		return
 	}
-	if dburl.IsSQLite(clean) {
-		e.file, _ = dburl.File(clean)
-		return
-	}
-	u, err := url.Parse(clean)
-	if err != nil {
-		return
-	}
-	settings := u.Query()
-	e.user = cmp.Or(settings.Get("user"), u.User.Username())
-	e.database = cmp.Or(settings.Get("dbname"), strings.TrimPrefix(u.Path, "/"), e.user)
-	e.sslmode = settings.Get("sslmode")
-	e.server = u.Host
-	if host := settings.Get("host"); host != "" {
-		hosts, ports := strings.Split(host, ","), strings.Split(settings.Get("port"), ",")
-		for i, h := range hosts {
-			hosts[i] = net.JoinHostPort(h, cmp.Or(ports[min(i, len(ports)-1)], u.Port(), "5432"))
-		}
-		e.server = strings.Join(hosts, ",")
-	}
-	// A dial knows which of several hosts it was for, and the path of a socket.
+	e.file, e.server, e.user, e.database, e.sslmode = target.File, target.Server(), target.User, target.Database, target.Settings["sslmode"]
+	// A dial knows which of several hosts it was for.
 	var dial *net.OpError
-	if errors.As(e.err, &dial) && dial.Op == "dial" && dial.Addr != nil && (strings.Contains(e.server, ",") || dial.Net == "unix") {
+	if errors.As(e.err, &dial) && dial.Op == "dial" && dial.Addr != nil && len(target.Hosts) > 1 {
 		e.server = dial.Addr.String()
 	}
 }
@@ -173,6 +167,7 @@ func (e *evidence) fill(text string) string {
 	return strings.NewReplacer(
 		"{server}", cmp.Or(e.server, "the server"), "{user}", cmp.Or(e.user, "of DATABASE_URL"),
 		"{database}", cmp.Or(e.database, "of DATABASE_URL"), "{file}", cmp.Or(e.file, "of the books"), "{message}", says,
+		"{what}", cmp.Or(e.what, "something"),
 	).Replace(text)
 }
 

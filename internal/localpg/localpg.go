@@ -213,7 +213,8 @@ func (s *Server) allow() error {
 			return fmt.Errorf("make a certificate: %w", err)
 		}
 	}
-	return s.write(access, fmt.Sprintf("%s all all 127.0.0.1/32 scram-sha-256\n%[1]s replication all 127.0.0.1/32 scram-sha-256\n", kind))
+	local := "local all all scram-sha-256" // for a socket, if the options name a folder for it
+	return s.write(access, fmt.Sprintf("%s\n%s all all 127.0.0.1/32 scram-sha-256\n%[2]s replication all 127.0.0.1/32 scram-sha-256\n", local, kind))
 }
 
 // initdb makes a new data folder.

@@ -8,22 +8,27 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"example.com/penny"
+	database1 "example.com/penny/database1/books"
+	database2 "example.com/penny/database2/books"
+	database3 "example.com/penny/database3/books"
+	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/explain"
 )
 
-const doctorAbout = `Looks, step by step, at what can be wrong with DATABASE_URL, and stops at the first thing that is, with its cause and its
-mend. It shows no password.`
+const doctorAbout = `Checks, step by step, what can be wrong with DATABASE_URL and the database, and stops at the first thing that is, with its
+cause and a hint. At the end it asks each stage's own question, so the programs run if every step is ticked. It shows no password.`
 
-// errSick is the error when a step has failed and has been told.
-var errSick = &hinted{errors.New("that was the first thing that is wrong"), "mend it, and run go tool lab doctor again"}
+// errSick is the error if a step has failed and has been told.
+var errSick = &hinted{errors.New("this step failed"), "follow the hint above, and run go tool lab doctor again"}
 
 func runDoctor(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "doctor", doctorAbout)
@@ -31,10 +36,10 @@ func runDoctor(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	address, from, err := dburl.Lookup()
-	if err != nil { // then it is told of the address as it stands there, which Lookup has put into the environment
+	if err != nil { // Lookup has put what .env says into the environment
 		address = os.Getenv(dburl.Variable)
 	}
-	d := &doctor{env: env, address: address, from: from}
+	d := &doctor{env: env, address: address}
 	if !d.tick(err, "DATABASE_URL is set, in %s", from) {
 		return errSick
 	}
@@ -47,24 +52,28 @@ func runDoctor(ctx context.Context, env *environment, args []string) error {
 type doctor struct {
 	env     *environment
 	address string
-	from    string // "the environment" or ".env"
 }
 
-// tick tells how a step has ended, and whether it ended well.
+// tick prints how a step ended, and reports whether it ended well.
 func (d *doctor) tick(err error, format string, args ...any) bool {
 	if err == nil {
 		fmt.Fprintf(d.env.stdout, "✓ "+format+"\n", args...)
 		return true
 	}
-	says, hint := explain.Error(err, d.address)
-	fmt.Fprintf(d.env.stdout, "✗ %s\n", says)
-	cause := explain.Find(err)
-	if cause == nil {
-		return false
-	}
-	fmt.Fprintf(d.env.stdout, "\n  Why:  %s\n  Hint: %s\n", cause.Why, hint)
-	fmt.Fprintln(d.env.stdout)
+	d.cross("", err)
 	return false
+}
+
+// cross prints what went wrong, with who as the beginning of the line.
+func (d *doctor) cross(who string, err error) {
+	says, hint := explain.Error(err, d.address)
+	fmt.Fprintf(d.env.stdout, "✗ %s%s\n\n", who, says)
+	if cause := explain.Find(err); cause != nil {
+		fmt.Fprintf(d.env.stdout, "  Why:  %s\n", cause.Why)
+	} else { // the usual hint for an unknown cause is to run the doctor
+		hint = "Penny does not know this error: look up its words, or show them to whoever runs the server"
+	}
+	fmt.Fprintf(d.env.stdout, "  Hint: %s\n\n", hint)
 }
 
 func (d *doctor) sqlite(ctx context.Context) error {
@@ -90,112 +99,123 @@ func (d *doctor) sqlite(ctx context.Context) error {
 	if !d.tick(err, "it is a SQLite database") {
 		return errSick
 	}
-	return d.books(func(query string, into *int) error { return db.QueryRowContext(ctx, query).Scan(into) })
-}
-
-// books looks at the table, with a function that asks for a number.
-func (d *doctor) books(ask func(query string, into *int) error) error {
-	var table, books int
-	err := ask(`SELECT count(*) FROM (SELECT isbn, author, title FROM books LIMIT 1) AS first`, &table)
-	if !d.tick(err, "it has the books table") {
+	if !d.count(func(query string, into *int) error { return db.QueryRowContext(ctx, query).Scan(into) }) {
 		return errSick
 	}
-	err = ask(`SELECT count(*) FROM books`, &books)
-	if !d.tick(err, "the books table has %d books", books) {
+	return d.ask(ctx, []stage{stages[0], stages[3]})
+}
+
+// count looks at the table, with a function that asks for a number.
+func (d *doctor) count(ask func(query string, into *int) error) bool {
+	var books int
+	err := ask(`SELECT count(*) FROM books`, &books)
+	return d.tick(err, "it has the books table") && d.tick(nil, "the books table has %d books", books)
+}
+
+// A stage is a program of Penny, with the form of its driver.
+type stage struct {
+	name string
+	form func(address string) (string, error)
+	open func(url string) (penny.Store, error)
+}
+
+// stages are the programs. The first and the last take a SQLite file, the last three PostgreSQL.
+var stages = []stage{
+	{"database1", dburl.SQLite, func(url string) (penny.Store, error) { return database1.Open(url) }},
+	{"database2", dburl.PQ, func(url string) (penny.Store, error) { return database2.Open(url) }},
+	{"database3", dburl.PGX, func(url string) (penny.Store, error) { return database3.Open(url, 1) }},
+	{"database4", dburl.GORM, func(url string) (penny.Store, error) { return database4.Open(url, 1) }},
+}
+
+// ask asks the question of some stages as their programs do, each through its own driver.
+func (d *doctor) ask(ctx context.Context, stages []stage) error {
+	for _, s := range stages {
+		if err := s.ask(ctx, d.address); err != nil {
+			d.cross(s.name+": ", err)
+			return errSick
+		}
+		d.tick(nil, "%s finds the books", s.name)
+	}
+	return nil
+}
+
+func (s stage) ask(ctx context.Context, address string) error {
+	url, err := s.form(address)
+	if err != nil {
+		return err
+	}
+	store, err := s.open(url)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	_, err = (&demo.Flags{Author: "ker"}).Ask(ctx, store.ByAuthor)
+	return err
+}
+
+func (d *doctor) postgres(ctx context.Context) error {
+	target, err := dburl.Parse(d.address)
+	if err != nil {
+		return err
+	}
+	d.tick(nil, "it is PostgreSQL's: user %s, at %s, database %s", target.User, target.Server(), target.Database)
+	known, err := those(target.Hosts, func(h dburl.Host) error { return lookUp(ctx, h) })
+	if !d.tick(err, "the host's name is known: %s", list(known)) {
+		return errSick
+	}
+	seconds, _ := strconv.Atoi(target.Settings["connect_timeout"])
+	open, err := those(known, func(h dburl.Host) error { return knock(ctx, h, time.Duration(seconds)*time.Second) })
+	if !d.tick(err, "something listens at %s", list(open)) {
+		return errSick
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*demo.Patience)
+	defer cancel()
+	if err := d.look(ctx, target); err != nil {
+		return err
+	}
+	return d.ask(ctx, stages[1:])
+}
+
+// look connects, and looks at what the database has.
+func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
+	ctx, cancel := context.WithTimeout(ctx, demo.Patience)
+	defer cancel()
+	dsn, err := dburl.PGX(d.address)
+	if err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, dsn)
+	if err != nil {
+		// Connecting goes through several steps, and the server's code tells which of them failed.
+		var server *pgconn.PgError
+		if errors.As(err, &server) {
+			d.tick(nil, "it is PostgreSQL that listens there")
+			if server.Code == "3D000" || server.Code == "42501" {
+				d.tick(nil, "it lets the user %s in", target.User)
+			}
+		}
+		d.cross("", err)
+		return errSick
+	}
+	defer func() { _ = conn.Close(ctx) }() // nothing is lost with it
+	encryption := "without encryption, which is right only on this computer"
+	if _, yes := conn.PgConn().Conn().(*tls.Conn); yes {
+		encryption = "with encryption"
+	}
+	d.tick(nil, "it is PostgreSQL that listens there, %s", encryption)
+	d.tick(nil, "it lets the user %s in", target.User)
+	d.tick(nil, "it has the database %s", target.Database)
+	d.places(ctx, conn)
+	if !d.count(func(query string, into *int) error { return conn.QueryRow(ctx, query).Scan(into) }) {
 		return errSick
 	}
 	return nil
 }
 
-func (d *doctor) postgres(ctx context.Context) error {
-	dsn, err := dburl.PGX(d.address)
-	if err != nil {
-		return err
-	}
-	config, err := pgx.ParseConfig(dsn)
-	if err != nil {
-		return errors.New("the address does not parse") // never with err, which may quote it
-	}
-	hosts := hosts(config)
-	d.tick(nil, "it is PostgreSQL's: user %s, at %s, database %s", config.User, list(hosts), config.Database)
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
-	known, err := those(hosts, func(h host) error { return h.lookUp(ctx) })
-	if !d.tick(err, "the host's name is known: %s", list(known)) {
-		return errSick
-	}
-	open, err := those(known, func(h host) error { return h.knock(ctx) })
-	if !d.tick(err, "something listens at %s", list(open)) {
-		return errSick
-	}
+func list(hosts []dburl.Host) string { return (&dburl.Target{Hosts: hosts}).Server() }
 
-	// Connecting goes through three steps; how it fails tells at which.
-	conn, err := pgx.ConnectConfig(ctx, config)
-	encryption := "agrees on encryption"
-	if err == nil {
-		defer conn.Close(context.Background())
-		encryption = "does without encryption, which is right on this computer alone"
-		if _, yes := conn.PgConn().Conn().(*tls.Conn); yes {
-			encryption = "encrypts the connection"
-		}
-	}
-	for i, step := range []string{
-		"it is PostgreSQL that listens there, and it " + encryption,
-		"it lets the user " + config.User + " in",
-		"it has the database " + config.Database,
-	} {
-		if err != nil && i == failedStep(err) {
-			d.tick(err, "")
-			return errSick
-		}
-		d.tick(nil, "%s", step)
-	}
-	if err := d.books(func(query string, into *int) error { return conn.QueryRow(ctx, query).Scan(into) }); err != nil {
-		return err
-	}
-	return d.places(ctx, conn)
-}
-
-// failedStep is the step of connecting that err ended.
-func failedStep(err error) int {
-	switch explain.Name(err) {
-	case "wrong password", "not allowed", "server full":
-		return 1
-	case "unknown database", "no permission":
-		return 2
-	}
-	return 0
-}
-
-// A host is where an address leads: a host and port, or a socket in a folder of this computer.
-type host struct{ network, address string }
-
-// hosts are those in the address, which may name several.
-func hosts(config *pgx.ConnConfig) []host {
-	var all []host
-	add := func(name string, port uint16) {
-		network, address := pgconn.NetworkAddress(name, port)
-		if h := (host{network, address}); !slices.Contains(all, h) {
-			all = append(all, h)
-		}
-	}
-	add(config.Host, config.Port)
-	for _, other := range config.Fallbacks { // the other hosts, and the same ones once more without encryption
-		add(other.Host, other.Port)
-	}
-	return all
-}
-
-func list(hosts []host) string {
-	var all []string
-	for _, h := range hosts {
-		all = append(all, h.address)
-	}
-	return strings.Join(all, ", ")
-}
-
-// those are the hosts that pass; where none does, the error of the last.
-func those(hosts []host, pass func(host) error) (passed []host, err error) {
+// those returns the hosts that pass. It returns an error, the last host's, if none passes.
+func those(hosts []dburl.Host, pass func(dburl.Host) error) (passed []dburl.Host, err error) {
 	for _, h := range hosts {
 		if failed := pass(h); failed != nil {
 			err = failed
@@ -209,41 +229,39 @@ func those(hosts []host, pass func(host) error) (passed []host, err error) {
 	return passed, err
 }
 
-func (h host) lookUp(ctx context.Context) error {
-	name, _, err := net.SplitHostPort(h.address)
-	if h.network == "unix" || err != nil {
-		return err
+func lookUp(ctx context.Context, h dburl.Host) error {
+	if network, _ := h.Network(); network == "unix" {
+		return nil
 	}
-	_, err = net.DefaultResolver.LookupHost(ctx, name)
+	_, err := net.DefaultResolver.LookupHost(ctx, h.Name)
 	return err
 }
 
-func (h host) knock(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	wire, err := (&net.Dialer{}).DialContext(ctx, h.network, h.address)
+// knock returns an error if nothing listens at a host.
+func knock(ctx context.Context, h dburl.Host, timeout time.Duration) error {
+	network, address := h.Network()
+	wire, err := (&net.Dialer{Timeout: timeout}).DialContext(ctx, network, address)
 	if err != nil {
 		return err
 	}
 	return wire.Close()
 }
 
-// places tells how many more connections programs may open: the server has a limit, and hosts often set one for the user
-// or for the database.
-func (d *doctor) places(ctx context.Context, conn *pgx.Conn) error {
+// places prints how many more connections programs may open: the server has a limit, and hosts often set one for the user
+// or for the database. The doctor's own connection does not count. It prints nothing if the server does not tell.
+func (d *doctor) places(ctx context.Context, conn *pgx.Conn) {
 	var most, used, kept int
 	err := conn.QueryRow(ctx, `
-		WITH clients AS (SELECT usename, datname FROM pg_stat_activity WHERE backend_type = 'client backend'),
+		WITH clients AS (SELECT usename, datname FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
 		limits (most, used, kept) AS (
 			SELECT current_setting('max_connections')::int, (SELECT count(*) FROM clients),
-				current_setting('superuser_reserved_connections')::int
+				current_setting('superuser_reserved_connections')::int + COALESCE(current_setting('reserved_connections', true)::int, 0)
 			UNION ALL SELECT rolconnlimit, (SELECT count(*) FROM clients WHERE usename = current_user), 0
 				FROM pg_roles WHERE rolname = current_user AND rolconnlimit >= 0
 			UNION ALL SELECT datconnlimit, (SELECT count(*) FROM clients WHERE datname = current_database()), 0
 				FROM pg_database WHERE datname = current_database() AND datconnlimit >= 0)
 		SELECT most, used, kept FROM limits ORDER BY most - used - kept LIMIT 1`).Scan(&most, &used, &kept)
-	if !d.tick(err, "of %d connections %d are in use, %d are kept for the administrator, and %d are free for programs", most, used, kept, most-used-kept) {
-		return errSick
+	if err == nil {
+		d.tick(nil, "of %d connections %d are in use, %d are kept for the administrator, and %d are free for programs", most, used, kept, most-used-kept)
 	}
-	return nil
 }

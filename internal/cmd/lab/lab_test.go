@@ -73,6 +73,10 @@ func TestTheDoctorStopsAtTheFirstThingThatIsWrong(t *testing.T) {
 	if err != nil {
 		t.Fatal("the address does not parse")
 	}
+	otherTable := pgtest.URL(t)
+	pgtest.Exec(t, otherTable, `CREATE TABLE books (isbn INTEGER PRIMARY KEY, author TEXT, title TEXT)`)
+	backslashes := pgtest.BooksURL(t)
+	pgtest.Exec(t, backslashes, `DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET standard_conforming_strings = off', current_database()); END $$`)
 	user := u.User.Username()
 	password, _ := u.User.Password()
 	with := func(edit func(*url.URL)) string {
@@ -85,16 +89,20 @@ func TestTheDoctorStopsAtTheFirstThingThatIsWrong(t *testing.T) {
 		ticks         int
 		cross         string // empty where all is well
 	}{
-		{"all is well", good, 10, ""},
-		{"several hosts, one of them down", with(func(v *url.URL) { v.Host = "127.0.0.1:1," + v.Host }), 10, ""},
+		{"all is well", good, 13, ""},
+		{"several hosts, one of them down", with(func(v *url.URL) { v.Host = "127.0.0.1:1," + v.Host }), 13, ""},
 		{"empty", "", 0, "empty"},
-		{"malformed", "postgres://penny:#hunter2@localhost/x", 0, "does not parse"},
+		{"a stray character", "postgres://penny:hunter2@local host/x", 0, "has a space in it"},
 		{"unknown host", with(func(v *url.URL) { v.Host = "db.invalid:5432" }), 2, "no computer called"},
 		{"no server", with(func(v *url.URL) { v.Host = "127.0.0.1:1" }), 3, "no server answers"},
 		{"encryption demanded", with(func(v *url.URL) { v.RawQuery = "sslmode=require" }), 4, "does not offer encryption"},
 		{"wrong password", with(func(v *url.URL) { v.User = url.UserPassword(user, "hunter2") }), 5, "does not accept this password"},
 		{"unknown database", with(func(v *url.URL) { v.Path = "/nowhere" }), 6, "has no database nowhere"},
-		{"no table", pgtest.URL(t), 7, "has no books table"},
+		{"no table", pgtest.URL(t), 8, "has no books table"},
+		{"columns of another type", otherTable, 10, "database"},
+		{"backslashes in the old way", backslashes, 10, "reads a backslash in quotes in the old way"},
+		{"a time zone", good + "&TimeZone=Europe/Berlin", 13, ""},
+		{"a time zone that does not exist", good + "&TimeZone=Mars/Olympus", 5, "does not accept a setting"},
 		{"no SQLite file", "sqlite:////nowhere/penny.sqlite", 2, "cannot be opened"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -187,7 +195,7 @@ func TestPostgresStartsKeepsItsDataAndLeavesNoProcess(t *testing.T) {
 	encrypted := startPostgres(t, "-data", filepath.Join(folder, "tls"), "-tls")
 	t.Chdir(t.TempDir())
 	t.Setenv("DATABASE_URL", strings.Replace(encrypted.address, "sslmode=require", "sslmode=disable", 1))
-	if out, _, status := lab(t, "", "doctor"); status != 1 || !strings.Contains(out, "not encrypted") {
+	if out, _, status := lab(t, "", "doctor"); status != 1 || !strings.Contains(out, "accepts only encrypted connections") {
 		t.Errorf("without encryption the doctor says %s", out)
 	}
 	encrypted.stop(t)

@@ -294,8 +294,8 @@ func delay(address string, rtt time.Duration) (delayed string, stop func(), err 
 	if err != nil {
 		return "", nil, errors.New("the address does not parse")
 	}
-	if strings.Contains(u.Host, ",") {
-		return "", nil, &hinted{errors.New("a delay can stand before one host only, and DATABASE_URL names several"), "leave -rtt out, or name one host"}
+	if u.Host == "" { // dburl writes several hosts, and a socket's folder, as a setting
+		return "", nil, &hinted{errors.New("-rtt needs an address with one host and port"), "leave -rtt out, or name one host in DATABASE_URL"}
 	}
 	r, err := relay.Start(net.JoinHostPort(cmp.Or(u.Hostname(), "localhost"), cmp.Or(u.Port(), "5432")), rtt)
 	if err != nil {
