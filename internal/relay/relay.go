@@ -165,8 +165,8 @@ type parcel struct {
 	due  time.Time
 }
 
-// copy passes on what from sends, each part when its time has come, and calls arrived and delivered for it. Many parts can
-// be on their way at once: the relay makes an answer late, not the line narrow.
+// copy passes on what from sends, each part when its time has come, and calls arrived and delivered for it; arrived gets
+// nil at the end. Many parts can be on their way at once: the relay makes an answer late, not the line narrow.
 func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}, arrived, delivered func([]byte)) {
 	way := make(chan parcel, 1024)
 	r.work.Go(func() {
@@ -179,6 +179,7 @@ func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}, arri
 				way <- parcel{data[:n], time.Now().Add(r.delay)}
 			}
 			if err != nil {
+				arrived(nil)
 				return
 			}
 		}

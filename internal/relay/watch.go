@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
 
@@ -14,6 +15,7 @@ const (
 	Login     = "login"     // name a user and prove the password
 	Prepare   = "prepare"   // ask what the question means
 	Question  = "question"  // ask, and get the rows
+	Ping      = "ping"      // ask whether the connection is alive, as pgx does
 	Goodbye   = "goodbye"   // hang up; no answer comes
 	Encrypted = "encrypted" // TLS hides what it is
 )
@@ -92,9 +94,13 @@ func (r *Relay) watch() *watcher {
 
 func (w *watcher) opened() { w.answered(nil) }
 
-// sent records what the client sends.
+// sent records what the client sends; nil when it hangs up.
 func (w *watcher) sent(data []byte) {
 	if w == nil {
+		return
+	}
+	if data == nil {
+		w.ended()
 		return
 	}
 	w.relay.mu.Lock()
@@ -114,12 +120,18 @@ func (w *watcher) answered(data []byte) {
 	w.relay.mu.Lock()
 	defer w.relay.mu.Unlock()
 	last := &w.conn.Trips[len(w.conn.Trips)-1]
-	if last.End.IsZero() && last.Phase != Goodbye {
+	if last.End.IsZero() && last.Phase != Goodbye && !(w.hidden && farewell(data)) {
 		last.End = time.Now()
 		if last.Phase == TLS && len(data) == 1 && data[0] == 'S' {
 			w.hidden = true
 		}
 	}
+}
+
+// farewell reports whether what a server sends under TLS only closes the connection: an alert in the open, or an encrypted one
+// (2 bytes, their type and 16 bytes of proof), which is shorter than any message of PostgreSQL's.
+func farewell(data []byte) bool {
+	return data[0] == 0x15 || len(data) == 24 && bytes.HasPrefix(data, []byte{0x17, 3, 3, 0, 19})
 }
 
 // ended records that either side has closed the connection.
@@ -186,6 +198,8 @@ func (w *watcher) message(trip *Trip, message []byte) {
 		trip.Phase = Goodbye
 	case kind == 'p':
 		trip.Phase = Login
+	case kind == 'Q' && bytes.HasPrefix(message[5:], []byte("-- ping")):
+		trip.Phase = Ping
 	case kind == 'E' || kind == 'Q':
 		trip.Phase = Question
 	case kind == 'B':
