@@ -1,20 +1,20 @@
 #!/bin/sh
-# Records the runs in this folder anew, on the PostgreSQL at DATABASE_URL, whose books it replaces. Takes some three
-# minutes; close other programs first.
+# Records the runs and the pictures in docs again, on the PostgreSQL at DATABASE_URL, whose books it replaces, and on a
+# temporary one. It takes some five minutes. Close other programs first: each record names the load of the machine.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=$(mktemp -d)
 trap 'rm -rf "$lab"' EXIT
 go build -o "$lab" ./internal/cmd/lab ./database3
 about() {
-	echo "# $(date +%Y-%m-%d), $(uname -s) on $(nproc) cores, $(go env GOVERSION), $(psql -At "$DATABASE_URL" -c 'SHOW server_version')"
+	echo "# $(date +%Y-%m-%d), $(uname -s) on $(nproc) cores, $(go env GOVERSION), PostgreSQL $(psql -At "$DATABASE_URL" -c 'SHOW server_version'), load $(uptime | sed 's/.*average[s]*: //')"
 	echo "# $*"
 	echo
 }
 "$lab/lab" load -yes
+{ about go tool lab race -rtt 30ms -n 400 -svg docs/race/race-30ms.svg; "$lab/lab" race -rtt 30ms -n 400 -svg docs/race/race-30ms.svg; } > docs/race/race-30ms.txt
 { about go tool lab race -n 2000; "$lab/lab" race -n 2000; } > docs/race/race.txt
-{ about go tool lab race -rtt 30ms -n 200; "$lab/lab" race -rtt 30ms -n 200; } > docs/race/race-30ms.txt
-"$lab/lab" race -rtt 30ms -n 200 -only database2,pgx-per-call,database3,pgxpool,sql.DB,database4 -svg docs/race/race-30ms.svg >/dev/null
+"$lab/lab" demo -pictures docs/pictures
 {
 	about go tool lab load -books 1000000, then go run ./database3 -n 20, without and with -index
 	for index in "" -index; do
@@ -24,6 +24,7 @@ about() {
 		"$lab/database3" -n 20 2>&1 >/dev/null
 	done
 } > docs/race/million.txt
+docs/race/million.sh < docs/race/million.txt > docs/pictures/million.svg
 "$lab/lab" load -yes
 { about go test -run '^$' -bench . -count 3 ./database3/pool; go test -run '^$' -bench . -count 3 ./database3/pool; } > docs/race/pool.txt
 { about go test -run '^$' -bench . -count 3 ./pennyapp; go test -run '^$' -bench . -count 3 ./pennyapp; } > docs/race/pennyapp.txt

@@ -1,11 +1,12 @@
-// Package relay stands between a program and its server, and does what networks do: it takes time, it cuts connections,
-// and it swallows what is sent.
+// Package relay passes connections on to a server and does what networks do: it delays, it cuts, and it loses what is sent.
+// It can also watch: it records the round trips that a client of PostgreSQL makes.
 package relay
 
 import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 )
@@ -14,24 +15,26 @@ import (
 type Relay struct {
 	listener net.Listener
 	target   string
-	delay    time.Duration
+	delay    time.Duration // each way
 
-	mu    sync.Mutex // protects the following
-	pairs map[*pair]bool
-	ended bool
-	count int
+	mu       sync.Mutex // protects the following
+	pairs    map[*pair]bool
+	ended    bool
+	accepted int
+	watching bool
+	seen     []*Conn
 
 	work sync.WaitGroup
 }
 
-// A pair is a client's connection and the one to the server that belongs to it.
+// A pair is a client's connection and the connection to the server that belongs to it.
 type pair struct {
 	client, server net.Conn
-	swallow        chan struct{} // closed when nothing is to pass any more
+	swallow        chan struct{} // closed when nothing passes any more
 }
 
-// Start starts a relay to target, a host and port, at a free port of 127.0.0.1. What a client sends reaches the server,
-// and the answer the client, after half of roundTrip each.
+// Start starts a relay to target at a free port of 127.0.0.1. The target is a host and port, or the path of a Unix socket.
+// What a client sends reaches the server after half of roundTrip, and the answer takes the other half.
 func Start(target string, roundTrip time.Duration) (*Relay, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -42,14 +45,14 @@ func Start(target string, roundTrip time.Duration) (*Relay, error) {
 	return r, nil
 }
 
-// Addr is where the relay listens, a host and port.
+// Addr returns the host and port where the relay listens.
 func (r *Relay) Addr() string { return r.listener.Addr().String() }
 
-// Accepted is how many connections clients have opened so far.
+// Accepted returns the number of connections that clients have opened so far.
 func (r *Relay) Accepted() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.count
+	return r.accepted
 }
 
 // Cut closes all connections that are open now. New ones pass.
@@ -60,7 +63,8 @@ func (r *Relay) Cut() {
 	})
 }
 
-// Swallow lets nothing pass any more on the connections that are open now, and leaves them open. New ones pass.
+// Swallow loses everything that is sent from now on over the connections that are open now, and keeps them open. New
+// ones pass.
 func (r *Relay) Swallow() {
 	r.each(func(p *pair) {
 		select {
@@ -71,7 +75,7 @@ func (r *Relay) Swallow() {
 	})
 }
 
-// Close ends the relay and all connections, and waits until they are gone.
+// Close closes the relay and all its connections, and waits until they are gone.
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	r.ended = true
@@ -97,22 +101,31 @@ func (r *Relay) accept() {
 			return
 		}
 		r.mu.Lock()
-		r.count++
+		r.accepted++
 		r.mu.Unlock()
-		r.work.Go(func() { r.pass(client) })
+		w := r.watch()
+		r.work.Go(func() {
+			defer w.ended()
+			r.pass(client, w)
+		})
 	}
 }
 
-// pass opens the server's side for a client and passes both ways until either ends.
-func (r *Relay) pass(client net.Conn) {
+// pass connects a client to the server and passes both ways until either side ends.
+func (r *Relay) pass(client net.Conn, w *watcher) {
 	defer client.Close()
-	// The client's first packet and its answer take a round trip before anything is sent.
+	// The kernel has accepted the client at once. On a real network that takes a round trip.
 	time.Sleep(2 * r.delay)
-	server, err := net.Dial("tcp", r.target)
+	network := "tcp"
+	if strings.HasPrefix(r.target, "/") {
+		network = "unix"
+	}
+	server, err := net.Dial(network, r.target)
 	if err != nil {
 		return
 	}
 	defer server.Close()
+	w.opened()
 	p := &pair{client, server, make(chan struct{})}
 	r.mu.Lock()
 	if r.ended {
@@ -126,15 +139,20 @@ func (r *Relay) pass(client net.Conn) {
 		delete(r.pairs, p)
 		r.mu.Unlock()
 	}()
+	nothing := func([]byte) {}
 	var both sync.WaitGroup
-	for _, way := range [][2]net.Conn{{client, server}, {server, client}} {
+	for _, way := range []struct {
+		from, to           net.Conn
+		arrived, delivered func([]byte) // all times are taken at the client's side
+	}{{client, server, w.sent, nothing}, {server, client, nothing, w.answered}} {
 		both.Go(func() {
-			r.copy(way[1], way[0], p.swallow)
-			// Who hears that the other side has hung up hangs up too; where all is swallowed, nobody hears anything.
+			r.copy(way.to, way.from, p.swallow, way.arrived, way.delivered)
+			w.ended()
+			// When one side has hung up, the other side hears of it, unless the relay loses everything.
 			select {
 			case <-p.swallow:
 			default:
-				way[1].Close()
+				way.to.Close()
 			}
 		})
 	}
@@ -147,9 +165,9 @@ type parcel struct {
 	due  time.Time
 }
 
-// copy passes on what from sends, each part when its time has come. Parts are on their way side by side: the relay makes
-// an answer late, not the line narrow.
-func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}) {
+// copy passes on what from sends, each part when its time has come, and calls arrived and delivered for it; arrived gets
+// nil at the end. Many parts can be on their way at once: the relay makes an answer late, not the line narrow.
+func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}, arrived, delivered func([]byte)) {
 	way := make(chan parcel, 1024)
 	r.work.Go(func() {
 		defer close(way)
@@ -157,9 +175,11 @@ func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}) {
 			data := make([]byte, 32<<10)
 			n, err := from.Read(data)
 			if n > 0 {
+				arrived(data[:n])
 				way <- parcel{data[:n], time.Now().Add(r.delay)}
 			}
 			if err != nil {
+				arrived(nil)
 				return
 			}
 		}
@@ -173,6 +193,7 @@ func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}) {
 		case <-swallow:
 		default:
 			if !failed {
+				delivered(p.data)
 				_, err := to.Write(p.data)
 				failed = err != nil
 			}

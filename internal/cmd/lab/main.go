@@ -29,6 +29,7 @@ var commands = []command{
 	{"doctor", "find out what is wrong with DATABASE_URL", runDoctor},
 	{"stick", "copy what Penny downloads to a folder, for computers without a network", runStick},
 	{"race", "run the stages side by side, the pool against no pool", runRace},
+	{"demo", "show in a browser why a pool is faster", runDemo},
 }
 
 // An environment is what a subcommand reads and writes.

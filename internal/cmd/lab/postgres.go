@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -80,7 +81,7 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 	}
 	var err error
 	if o.BinDir, err = localpg.Find(ctx, search); err == nil {
-		fmt.Fprintf(env.stderr, "Starting PostgreSQL, its data in %s\n", o.DataDir)
+		fmt.Fprintf(env.stderr, "Starting PostgreSQL, its data in %s\n", cmp.Or(o.DataDir, "a temporary folder"))
 		server, started := localpg.Start(ctx, o)
 		if started == nil {
 			return server, nil
