@@ -55,14 +55,15 @@ type Call struct {
 	Caller int     `json:"caller"`
 	Begin  float64 `json:"begin"`
 	End    float64 `json:"end"`
-	Conn   int     `json:"connection"` // the index of the connection that it used; -1 for none
-	Error  string  `json:"error"`      // the name of the failure; empty for none
+	Error  string  `json:"error"` // the name of the failure; empty for none
 }
 
-// A Conn is a connection as the relay saw it.
+// A Conn is a connection as the relay saw it. Call is the index of the first call that asked over it or, without a pool, that
+// opened it; -1 if there is none.
 type Conn struct {
 	Open  float64 `json:"open"`
 	Close float64 `json:"close"`
+	Call  int     `json:"call"`
 	Trips []Trip  `json:"trips"`
 }
 
@@ -219,7 +220,7 @@ func (l *Lane) crowd(ctx context.Context, o Options, c Contender, dsn string, fa
 	for caller := range o.Workers {
 		callers.Go(func() {
 			for i := int(started.Add(1)) - 1; i < o.Calls && ctx.Err() == nil; i = int(started.Add(1)) - 1 {
-				call := &Call{Caller: caller, Begin: since(begin, time.Now()), Conn: -1}
+				call := &Call{Caller: caller, Begin: since(begin, time.Now())}
 				err := ask(ctx, s, firstLimit+i)
 				call.End = since(begin, time.Now())
 				mu.Lock()
@@ -272,35 +273,44 @@ func callOf(values [][]byte) int {
 
 // match brings together what the relay saw and what the callers saw.
 func (l *Lane) match(seen []relay.Conn, begin time.Time) {
-	for k, conn := range seen {
-		c := Conn{Open: since(begin, conn.Opened), Close: since(begin, conn.Closed)}
+	for _, conn := range seen {
+		c := Conn{Open: since(begin, conn.Opened), Close: since(begin, conn.Closed), Call: -1}
 		if conn.Closed.IsZero() {
 			c.Close = since(begin, time.Now())
 		}
-		served := -1
 		for _, trip := range slices.Backward(conn.Trips) { // what leads to a question belongs to its call
 			t := tripOf(trip, begin)
 			if n := callOf(trip.Values); n >= 0 && n < len(l.Calls) {
-				served, l.Calls[n].Conn = n, k
+				c.Call = n
 			}
-			if served >= 0 && t.Begin >= l.Calls[served].Begin {
-				t.Call = served
+			if c.Call >= 0 && t.Begin >= l.Calls[c.Call].Begin {
+				t.Call = c.Call
 			}
 			c.Trips = append(c.Trips, t)
 		}
 		slices.Reverse(c.Trips)
-		if l.Conns = append(l.Conns, c); served >= 0 || l.Pooled {
-			continue
-		}
-		// A connection that the server refused belongs to the caller that had begun to call just before.
-		var last *Call
-		for _, call := range l.Calls {
-			if call.Error != "" && call.Conn < 0 && call.Begin <= c.Open && c.Open <= call.End && (last == nil || call.Begin > last.Begin) {
-				last = call
+		l.Conns = append(l.Conns, c)
+	}
+	if l.Pooled {
+		return // here a connection that never answered belongs to the pool
+	}
+	// Without a pool it belongs to a call that failed and has no other, else to the call that had begun, or lost its last
+	// connection, just before.
+	idle, lacks := make([]float64, len(l.Calls)), make([]bool, len(l.Calls))
+	for i, call := range l.Calls {
+		idle[i], lacks[i] = call.Begin, call.Error != ""
+	}
+	for k := range l.Conns {
+		c := &l.Conns[k]
+		if c.Call < 0 {
+			for i, call := range l.Calls {
+				if idle[i] <= c.Open && c.Open <= call.End && (c.Call < 0 || lacks[i] && !lacks[c.Call] || lacks[i] == lacks[c.Call] && idle[i] > idle[c.Call]) {
+					c.Call = i
+				}
 			}
 		}
-		if last != nil {
-			last.Conn = k
+		if c.Call >= 0 {
+			idle[c.Call], lacks[c.Call] = c.Close, false
 		}
 	}
 }

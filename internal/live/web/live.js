@@ -72,12 +72,21 @@ function places(connections) {
 	return ends.length;
 }
 
-// begins returns when a call got its connection: in a pool when its first round trip began, without one at once.
-function begins(lane, call, index) {
-	if (call.connection < 0) return Infinity;
-	if (!lane.pooled) return lane.connections[call.connection].open;
-	const trip = lane.connections[call.connection].trips.find((t) => t.call === index);
-	return trip ? trip.begin : Infinity;
+// connect tells each call which connections it had, and from when until when: in a pool while it asked, without one for as long
+// as they were open.
+function connect(lane) {
+	for (const call of lane.calls) call.had = [];
+	for (const c of lane.connections) {
+		if (!lane.pooled) {
+			if (c.call >= 0) lane.calls[c.call].had.push({ c, from: c.open, until: c.close });
+			continue;
+		}
+		for (const trip of c.trips) {
+			if (trip.call < 0) continue;
+			const call = lane.calls[trip.call], last = call.had.at(-1);
+			if (!last || last.c !== c) call.had.push({ c, from: trip.begin, until: call.end });
+		}
+	}
 }
 
 function show(loaded) {
@@ -86,7 +95,7 @@ function show(loaded) {
 		for (const key of ["calls", "connections", "processes"]) lane[key] = lane[key] || [];
 		lane.errors = lane.errors || {};
 		lane.rows = Math.max(places(lane.connections), lane.pooled ? recording.pool : 1);
-		lane.calls.forEach((call, i) => { call.from = begins(lane, call, i); });
+		connect(lane);
 		return lane;
 	});
 	end = Math.max(1, ...lanes.map((l) => Math.max(l.elapsed_ms, ...l.connections.map((c) => c.close), ...l.processes.map((s) => s.at)))) + 1;
@@ -143,7 +152,7 @@ function build() {
 		const height = Math.max(...[...(lane.pooled ? queue : []), ...pile, ...boxes, ...chairs].map(([, y]) => y)) + size + 6;
 		svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
 		make(svg, "text", { x: 2, y: 16 }, lane.pooled ? "callers that wait" : "calls that failed");
-		make(svg, "text", { x: zone, y: 16 }, lane.pooled ? `${lane.rows} places` : "connections");
+		make(svg, "text", { x: zone, y: 16 }, lane.pooled && lane.rows === recording.pool ? `${lane.rows} places` : "connections");
 		make(svg, "text", { x: 2 * zone, y: 16 }, "server");
 		lane.boxes = boxes.map(([x, y]) => ({
 			frame: make(svg, "rect", { class: "place", x, y, width: size, height: size }), fill: make(svg, "rect", { x, width: size, height: 0 }),
@@ -172,18 +181,26 @@ function draw() {
 const flash = 40; // milliseconds of the recording for which a cross stays
 
 function drawLane(lane) {
+	let answered = 0, failed = 0, open = 0;
+	const waiting = [], holders = new Map(); // the callers that wait, and who holds which connection
+	for (const call of lane.calls) {
+		if (call.end <= now) call.error ? failed++ : answered++;
+		else if (call.begin <= now) {
+			const had = call.had.findLast((h) => h.from <= now && now < h.until);
+			if (had) holders.set(had.c, call.caller);
+			else if (lane.pooled) waiting.push(call);
+		}
+	}
 	const states = lane.boxes.map(() => "none");
-	let open = 0;
 	for (const c of lane.connections) {
 		if (c.open <= now && now < c.close) {
 			open++;
 			const trip = c.trips.findLast((t) => t.begin <= now);
 			const going = trip && trip.phase !== "goodbye" && (now < trip.end || !trip.end);
-			const serving = lane.calls.some((call) => lane.connections[call.connection] === c && call.from <= now && now < call.end);
-			const lent = c.trips.findLast((t) => t.begin <= now && t.call >= 0 && !openingPhases.has(t.phase));
+			const asked = c.trips.some((t) => t.begin <= now && t.call >= 0 && !openingPhases.has(t.phase));
 			if (going && openingPhases.has(trip.phase)) states[c.place] = "open";
-			else if (going || (serving && lent)) states[c.place] = "ask";
-			else states[c.place] = serving ? "open" : "idle";
+			else if (going) states[c.place] = "ask";
+			else states[c.place] = !holders.has(c) ? "idle" : asked ? "ask" : "open";
 		} else if (!c.served && c.close <= now && now < c.close + flash && states[c.place] === "none") states[c.place] = "bad";
 	}
 	lane.boxes.forEach((box, i) => {
@@ -194,12 +211,6 @@ function drawLane(lane) {
 		box.fill.setAttribute("height", lane.size * part);
 		box.cross.setAttribute("visibility", states[i] === "bad" ? "visible" : "hidden");
 	});
-	let answered = 0, failed = 0;
-	const waiting = [], busy = new Map();
-	for (const call of lane.calls) {
-		if (call.end <= now) call.error ? failed++ : answered++;
-		else if (call.begin <= now) call.from <= now ? busy.set(call.caller, lane.connections[call.connection]) : waiting.push(call);
-	}
 	lane.failures.setAttribute("d", lane.pile.slice(0, failed).join(""));
 	waiting.sort((a, b) => a.begin - b.begin);
 	lane.dots.forEach((dot) => dot.setAttribute("visibility", "hidden"));
@@ -209,13 +220,14 @@ function drawLane(lane) {
 		dot.setAttribute("transform", `translate(${x},${y})`);
 	};
 	waiting.forEach((call, i) => put(call.caller, lane.queue[i][0] + 10, lane.queue[i][1] + 10));
-	for (const [caller, c] of busy) put(caller, lane.boxes[c.place].x + lane.size / 2, lane.boxes[c.place].y + lane.size / 2);
+	for (const [c, caller] of holders) put(caller, lane.boxes[c.place].x + lane.size / 2, lane.boxes[c.place].y + lane.size / 2);
 	const sample = lane.processes.findLast((s) => s.at <= now), pids = sample ? sample.pids || [] : [];
 	seat(lane, pids);
 	const down = recording.fault && lane.fault_at > 0 && now >= lane.fault_at ? ` At ${lane.fault_at.toFixed(0)} ms: ${recording.fault}.` : "";
 	const errors = now >= lane.elapsed_ms && failed ? ` (${Object.entries(lane.errors).map(([name, n]) => `${n} ${name}`).join(", ")})` : "";
 	const over = now >= lane.elapsed_ms ? ` Done in ${lane.elapsed_ms.toFixed(0)} ms.` : "";
-	lane.figures.textContent = `${answered} of ${recording.calls} answered, ${failed} failed${errors}. ${waiting.length} wait, ${open} connections, ` +
+	const wait = lane.pooled ? `${waiting.length} wait, ` : "";
+	lane.figures.textContent = `${answered} of ${recording.calls} answered, ${failed} failed${errors}. ${wait}${open} connections, ` +
 		`${pids.length} server processes.${over}${down}`;
 	if (!playing) {
 		lane.svg.setAttribute("aria-label", `${lane.name} at ${now.toFixed(0)} ms: ${lane.figures.textContent}`);
