@@ -123,17 +123,19 @@ func newChart(name string) (*os.File, error) {
 	return file, nil
 }
 
-// finishChart draws the chart, unless draw is nil, and closes its file. A file with nothing in it is removed.
+// finishChart draws the chart, unless draw is nil, and closes its file. A file that stays empty is removed.
 func finishChart(file *os.File, draw func(io.Writer) error) error {
 	if file == nil {
 		return nil
 	}
-	defer file.Close()
 	if draw != nil {
-		return errors.Join(file.Truncate(0), draw(file))
+		return errors.Join(file.Truncate(0), draw(file), file.Close())
 	}
-	if info, err := file.Stat(); err == nil && info.Size() == 0 {
-		os.Remove(file.Name())
+	if info, err := file.Stat(); err == nil { // it is not closed yet
+		file.Close()
+		if info.Size() == 0 {
+			os.Remove(file.Name())
+		}
 	}
 	return nil
 }
