@@ -16,7 +16,7 @@ import (
 )
 
 // ErrMissing is the error of Find if PostgreSQL is neither installed nor downloaded, and cannot be downloaded now.
-var ErrMissing = errors.New("there is no PostgreSQL on this computer")
+var ErrMissing = errors.New("found no PostgreSQL to start")
 
 // HowToInstall is the command, or the page, that installs PostgreSQL on this system.
 func HowToInstall() string {
@@ -29,7 +29,7 @@ func HowToInstall() string {
 	return "sudo apt install postgresql (Debian, Ubuntu), sudo dnf install postgresql-server (Fedora)"
 }
 
-// A Search says how Find looks for PostgreSQL. The zero value is a search without any frills.
+// A Search says how Find looks for PostgreSQL. The zero value will do.
 type Search struct {
 	Download bool                                           // pass over an installed PostgreSQL
 	Once     string                                         // names a run of several processes that try a download once
@@ -50,7 +50,7 @@ func Find(ctx context.Context, search Search) (string, error) {
 	}
 	bin, err := download(ctx, cache, repository(os.Getenv(RepositoryVariable)), search)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w, and its download failed: %w", ErrMissing, err)
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
 	}
 	return bin, err
 }
