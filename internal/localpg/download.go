@@ -83,23 +83,23 @@ func download(ctx context.Context, cache string, from repository, search Search)
 	if complete(bin) {
 		return bin, nil
 	}
-	if err := makeFolder(cache, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	lock, err := lockFile(ctx, filepath.Join(cache, "download.lock"))
+	lock, err := os.OpenFile(filepath.Join(cache, "download.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return "", err
 	}
 	defer lock.Close()
+	if err := scratch.Wait(ctx, lock); err != nil {
+		return "", err
+	}
 	if complete(bin) {
 		return bin, nil
 	}
-	if search.Once != "" {
-		failed := filepath.Join(cache, "download.failed")
-		text, err1 := os.ReadFile(failed)
-		info, err2 := os.Stat(failed)
-		reason, same := strings.CutPrefix(string(text), search.Once+"\n")
-		if err1 == nil && err2 == nil && same && time.Since(info.ModTime()) < 5*time.Minute { // names come again, in containers
+	if failed := filepath.Join(cache, "download.failed"); search.Once != "" {
+		text, _ := os.ReadFile(failed)
+		if reason, same := strings.CutPrefix(string(text), search.Once+"\n"); same {
 			return "", errors.New(reason)
 		}
 		defer func() {
@@ -203,72 +203,47 @@ func (r repository) open(ctx context.Context, name string) (io.ReadCloser, int64
 	return file, info.Size(), nil
 }
 
-// stall is how long a download may bring nothing before it is given up.
+// stall is how long a server may say nothing before a download is given up.
 var stall = 10 * time.Second
 
-var client = func() *http.Client {
+// client gives up on a server that it cannot reach or that stops in the middle.
+var client = &http.Client{Transport: func() http.RoundTripper {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DialContext = (&net.Dialer{Timeout: stall / 2}).DialContext
-	transport.TLSHandshakeTimeout = stall / 2
-	return &http.Client{Transport: transport}
-}()
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := (&net.Dialer{Timeout: stall}).DialContext(ctx, network, address)
+		return impatient{conn}, err
+	}
+	return transport
+}()}
 
-// get asks for a URL. Its body ends with an error once the server says nothing for a while.
+// An impatient connection waits only so long for what comes next.
+type impatient struct{ net.Conn }
+
+func (c impatient) Read(p []byte) (int, error) {
+	if err := c.SetReadDeadline(time.Now().Add(stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+// get asks for a URL.
 func get(ctx context.Context, url string) (io.ReadCloser, int64, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	late := time.AfterFunc(stall, func() { cancel(fmt.Errorf("the server says nothing for %v", stall)) })
-	b := &body{ctx: ctx, late: late, cancel: cancel}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		b.Close()
 		return nil, 0, err
 	}
 	response, err := client.Do(request)
+	if e, ok := errors.AsType[*neturl.Error](err); ok {
+		return nil, 0, e.Err // without the long URL
+	}
 	if err != nil {
-		if e, ok := errors.AsType[*neturl.Error](err); ok {
-			err = e.Err // without the long URL
-		}
-		err = b.cause(err)
-		b.Close()
 		return nil, 0, err
 	}
-	b.ReadCloser = response.Body
 	if response.StatusCode != http.StatusOK {
-		b.Close()
+		response.Body.Close()
 		return nil, 0, fmt.Errorf("%s: %s", url, response.Status)
 	}
-	return b, response.ContentLength, nil
-}
-
-// A body is what a server sends.
-type body struct {
-	io.ReadCloser
-	ctx    context.Context
-	cancel context.CancelCauseFunc
-	late   *time.Timer
-}
-
-func (b *body) Read(p []byte) (int, error) {
-	b.late.Reset(stall)
-	n, err := b.ReadCloser.Read(p)
-	return n, b.cause(err)
-}
-
-func (b *body) Close() error {
-	b.late.Stop()
-	b.cancel(nil)
-	if b.ReadCloser == nil {
-		return nil
-	}
-	return b.ReadCloser.Close()
-}
-
-// cause is why err came, if it came because the context ended.
-func (b *body) cause(err error) error {
-	if err != nil && b.ctx.Err() != nil {
-		return context.Cause(b.ctx)
-	}
-	return err
+	return response.Body, response.ContentLength, nil
 }
 
 // unpack unpacks the one .txz in a jar into a new folder, and nothing outside it.
@@ -291,7 +266,7 @@ func unpack(ctx context.Context, jar, folder string) error {
 		if err != nil {
 			return err
 		}
-		if err := makeFolder(folder, 0o755); err != nil {
+		if err := os.Mkdir(folder, 0o755); err != nil {
 			return err
 		}
 		root, err := os.OpenRoot(folder)
@@ -304,7 +279,7 @@ func unpack(ctx context.Context, jar, folder string) error {
 	return errors.New("the archive has no .txz in it")
 }
 
-// untar writes the archive's files below root. Anybody may read them: as root, PostgreSQL runs as another user.
+// untar writes the archive's files below root.
 func untar(ctx context.Context, archive *tar.Reader, root *os.Root) error {
 	for ctx.Err() == nil {
 		header, err := archive.Next()
@@ -315,51 +290,37 @@ func untar(ctx context.Context, archive *tar.Reader, root *os.Root) error {
 			return err
 		}
 		name := path.Clean(header.Name)
+		folder := path.Dir(name)
 		if !filepath.IsLocal(name) {
 			return fmt.Errorf("%s lies outside the archive's folder", name)
 		}
+		if header.Typeflag == tar.TypeDir {
+			folder = name
+		}
+		if err := root.MkdirAll(folder, 0o755); err != nil {
+			return err
+		}
 		switch header.Typeflag {
 		case tar.TypeDir:
-			err = makeBelow(root, name)
 		case tar.TypeReg:
-			if err = makeBelow(root, path.Dir(name)); err == nil {
-				err = writeBelow(root, name, archive, 0o644|fs.FileMode(header.Mode)&0o111)
+			file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644|fs.FileMode(header.Mode)&0o111)
+			if err != nil {
+				return err
+			}
+			_, err = io.Copy(file, archive)
+			if err := errors.Join(err, file.Close()); err != nil {
+				return err
 			}
 		case tar.TypeSymlink:
-			if path.IsAbs(header.Linkname) || !filepath.IsLocal(path.Join(path.Dir(name), header.Linkname)) {
+			if path.IsAbs(header.Linkname) || !filepath.IsLocal(path.Join(folder, header.Linkname)) {
 				return fmt.Errorf("the link %s leads out of the archive: %s", name, header.Linkname)
 			}
-			if err = makeBelow(root, path.Dir(name)); err == nil {
-				err = root.Symlink(header.Linkname, name)
+			if err := root.Symlink(header.Linkname, name); err != nil {
+				return err
 			}
 		default:
 			return fmt.Errorf("%s is neither a file, a folder nor a link", name)
 		}
-		if err != nil {
-			return err
-		}
 	}
 	return ctx.Err()
-}
-
-func makeBelow(root *os.Root, folder string) error {
-	if info, err := root.Stat(folder); err == nil && info.IsDir() {
-		return nil
-	}
-	if err := makeBelow(root, path.Dir(folder)); err != nil {
-		return err
-	}
-	if err := root.Mkdir(folder, 0o755); err != nil {
-		return err
-	}
-	return root.Chmod(folder, 0o755)
-}
-
-func writeBelow(root *os.Root, name string, from io.Reader, mode fs.FileMode) error {
-	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, from)
-	return errors.Join(err, file.Chmod(mode), file.Close())
 }

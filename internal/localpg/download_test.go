@@ -198,7 +198,7 @@ func TestADownloadThatBringsNothingIsGivenUp(t *testing.T) {
 	defer func(before time.Duration) { stall = before }(stall)
 	stall = 500 * time.Millisecond
 	from, _ := hanging(t)
-	if _, err := download(t.Context(), t.TempDir(), from, Search{}); err == nil || !strings.Contains(err.Error(), "says nothing") {
+	if _, err := download(t.Context(), t.TempDir(), from, Search{}); err == nil || !strings.Contains(err.Error(), "i/o timeout") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,12 +13,10 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-
-	"example.com/penny/internal/scratch"
 )
 
 // ErrMissing is the error of Find if PostgreSQL is neither installed nor downloaded, and cannot be downloaded now.
-var ErrMissing = errors.New("there is no PostgreSQL on this computer")
+var ErrMissing = errors.New("found no PostgreSQL to start")
 
 // HowToInstall is the command, or the page, that installs PostgreSQL on this system.
 func HowToInstall() string {
@@ -32,7 +29,7 @@ func HowToInstall() string {
 	return "sudo apt install postgresql (Debian, Ubuntu), sudo dnf install postgresql-server (Fedora)"
 }
 
-// A Search says how Find looks for PostgreSQL. The zero value is a search without any frills.
+// A Search says how Find looks for PostgreSQL. The zero value will do.
 type Search struct {
 	Download bool                                           // pass over an installed PostgreSQL
 	Once     string                                         // names a run of several processes that try a download once
@@ -53,7 +50,7 @@ func Find(ctx context.Context, search Search) (string, error) {
 	}
 	bin, err := download(ctx, cache, repository(os.Getenv(RepositoryVariable)), search)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w, and its download failed: %w", ErrMissing, err)
+		err = fmt.Errorf("%w: %w", ErrMissing, err)
 	}
 	return bin, err
 }
@@ -122,33 +119,4 @@ func executable(program string) string {
 		return program + ".exe"
 	}
 	return program
-}
-
-// makeFolder makes a folder with a mode, whatever the umask, and the folders above it that are missing. The error is
-// fs.ErrExist if it exists; then nothing changes.
-func makeFolder(folder string, mode fs.FileMode) error {
-	err := os.Mkdir(folder, mode)
-	if errors.Is(err, fs.ErrNotExist) && filepath.Dir(folder) != folder {
-		if err := makeFolder(filepath.Dir(folder), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-		err = os.Mkdir(folder, mode)
-	}
-	if err != nil {
-		return err
-	}
-	return os.Chmod(folder, mode)
-}
-
-// lockFile makes a file if it is missing and waits until it has locked it. Closing it drops the lock.
-func lockFile(ctx context.Context, name string) (*os.File, error) {
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := scratch.Wait(ctx, file); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("lock %s: %w", name, err)
-	}
-	return file, nil
 }

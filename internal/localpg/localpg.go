@@ -136,8 +136,7 @@ func (s *Server) claim(ctx context.Context, folder string) (err error) {
 	if s.folder, err = filepath.Abs(folder); err != nil {
 		return err
 	}
-	// Root's server runs as another user, who has to enter it.
-	if err := makeFolder(s.folder, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.MkdirAll(s.folder, 0o755); err != nil { // root's server runs as another user, who has to enter it
 		return err
 	}
 	if s.root, err = os.OpenRoot(s.folder); err != nil {
@@ -228,7 +227,7 @@ func (s *Server) initdb(ctx context.Context) error {
 	if err := s.root.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	if err := giveAway(s.path(data)); err != nil {
+	if err := giveAway(s.root, data); err != nil {
 		return err
 	}
 	out, err := s.command(ctx, "initdb", "-D", s.path(data), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", s.path(password),
@@ -249,55 +248,25 @@ func (s *Server) copyNew(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := makeFolder(cache, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	lock, err := lockFile(ctx, filepath.Join(cache, "initdb.lock"))
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
 	made := filepath.Join(cache, fmt.Sprintf("initdb-%x", sha256.Sum256([]byte(s.options.BinDir+info.ModTime().String()))))
-	if _, err := os.Stat(made); err != nil {
-		old, _ := filepath.Glob(filepath.Join(cache, "initdb-*"))
-		for _, folder := range old {
-			if err := os.RemoveAll(folder); err != nil {
-				return err
-			}
-		}
-		work, err := scratch.New(cache, "initdb")
-		if err != nil {
-			return err
-		}
-		defer work.Remove()
-		first := &Server{options: s.options, folder: filepath.Join(work.Path, "new"), lock: work.Lock}
-		if err := makeFolder(first.folder, 0o711); err != nil {
-			return err
-		}
-		if first.root, err = os.OpenRoot(first.folder); err != nil {
-			return err
-		}
-		defer first.root.Close()
-		if err := first.initdb(ctx); err != nil {
-			return err
-		}
-		if err := errors.Join(os.Chmod(first.folder, 0o700), first.root.Close(), os.Rename(first.folder, made)); err != nil {
-			return err
+	old, _ := filepath.Glob(filepath.Join(cache, "initdb-*")) // the pattern is a good one
+	for _, folder := range old {
+		if folder != made {
+			os.RemoveAll(folder)
 		}
 	}
-	from, err := os.OpenRoot(made)
-	if err != nil {
+	first := &Server{options: Options{BinDir: s.options.BinDir, DataDir: made}}
+	if err := first.claim(ctx, made); err != nil {
 		return err
 	}
-	defer from.Close()
-	secret, err := from.ReadFile(password)
-	if err != nil {
+	defer first.Stop()
+	if err := first.initialise(ctx); err != nil {
 		return err
 	}
-	if err := s.write(password, string(secret)); err != nil {
+	if err := s.write(password, first.password); err != nil {
 		return err
 	}
-	return s.copyData(from, nil)
+	return s.copyData(first.root, nil)
 }
 
 // copyData copies the data folder of a server that is not running, and puts more text into some files of it.
@@ -318,7 +287,7 @@ func (s *Server) copyData(from *os.Root, more map[string]string) error {
 			return err
 		}
 	}
-	return giveAway(s.path(data))
+	return giveAway(s.root, data)
 }
 
 // write writes a new file into the server's folder, for the server's user to read.
@@ -331,7 +300,7 @@ func (s *Server) write(name, text string) error {
 		return err
 	}
 	_, err = file.WriteString(text)
-	return errors.Join(err, file.Close(), giveAway(s.path(name)))
+	return errors.Join(err, file.Close(), giveAway(s.root, name))
 }
 
 // settings are what a child process keeps of our environment: enough to run, and none of the user's secrets.
@@ -352,34 +321,25 @@ func (s *Server) command(ctx context.Context, program string, args ...string) *e
 	return cmd
 }
 
-func (s *Server) launch(ctx context.Context) error {
-	known := s.port != 0 // a restart takes the same
-	for tries := 5; ; tries-- {
-		if !known {
-			if err := s.pickPort(); err != nil {
-				return err
-			}
-		}
-		err := s.tryLaunch(ctx)
-		// Between finding a port and taking it, another program can take it.
-		if err != nil && !known && tries > 1 && strings.Contains(s.Log(), "could not bind") {
+// launch starts postgres, at the port of before if there was one.
+func (s *Server) launch(ctx context.Context) (err error) {
+	if s.port != 0 {
+		return s.tryLaunch(ctx)
+	}
+	last, _ := s.root.ReadFile(port)
+	lastPort, _ := strconv.Atoi(string(last))
+	for _, s.port = range []int{lastPort, s.options.Port, 0, 0, 0} {
+		var listener net.Listener
+		if listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))); err != nil {
 			continue
 		}
-		return err
-	}
-}
-
-// pickPort chooses the port of last time, else the wanted one, else any that is free.
-func (s *Server) pickPort() (err error) {
-	last, _ := s.root.ReadFile(port)
-	for _, wanted := range []string{string(last), strconv.Itoa(s.options.Port)} {
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", wanted))
-		if n, _ := strconv.Atoi(wanted); err == nil && n > 0 {
-			s.port = n
-			return listener.Close()
+		s.port = listener.Addr().(*net.TCPAddr).Port
+		listener.Close()
+		// Between finding a port and taking it, another program can take it.
+		if err = s.tryLaunch(ctx); err == nil || !strings.Contains(s.Log(), "could not bind") {
+			return err
 		}
 	}
-	s.port, err = FreePort()
 	return err
 }
 

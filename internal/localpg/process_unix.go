@@ -5,10 +5,10 @@ package localpg
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -92,18 +92,18 @@ func asOwner(cmd *exec.Cmd, lock *os.File) {
 	endWithParent(cmd.SysProcAttr)
 }
 
-// giveAway makes a file, or a folder and all that is in it, the owner's. The folder itself comes last: until then only we
-// can enter it, and nobody can put a link in our way.
-func giveAway(name string) error {
+// giveAway makes a file below root, or a folder and all that is in it, the owner's. The folder itself comes last: until
+// then only we can enter it, and nobody can put a link in our way.
+func giveAway(root *os.Root, name string) error {
 	o := owner()
 	if o == nil {
 		return nil
 	}
-	err := filepath.WalkDir(name, func(inner string, _ os.DirEntry, err error) error {
+	err := fs.WalkDir(root.FS(), name, func(inner string, _ fs.DirEntry, err error) error {
 		if err != nil || inner == name {
 			return err
 		}
-		return os.Lchown(inner, int(o.Uid), int(o.Gid))
+		return root.Lchown(inner, int(o.Uid), int(o.Gid))
 	})
-	return errors.Join(err, os.Lchown(name, int(o.Uid), int(o.Gid)))
+	return errors.Join(err, root.Lchown(name, int(o.Uid), int(o.Gid)))
 }

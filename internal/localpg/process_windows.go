@@ -64,4 +64,4 @@ func (p *process) stop(mode Mode) {
 func asOwner(cmd *exec.Cmd, _ *os.File) { cmd.SysProcAttr = &syscall.SysProcAttr{HideWindow: true} }
 
 // giveAway has nothing to do: the server runs as the user of this process.
-func giveAway(string) error { return nil }
+func giveAway(*os.Root, string) error { return nil }

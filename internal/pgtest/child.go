@@ -61,7 +61,8 @@ func serve(bin string) error {
 var programs = sync.OnceValues(func() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	return localpg.Find(ctx, localpg.Search{Once: fmt.Sprint("go test, process ", os.Getppid())})
+	run := fmt.Sprint("go test, process ", os.Getppid(), time.Now().Truncate(10*time.Minute)) // containers use process IDs again
+	return localpg.Find(ctx, localpg.Search{Once: run})
 })
 
 // stdin is held open for as long as this process lives.
