@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/joho/godotenv"
@@ -119,12 +120,19 @@ func IsSQLite(address string) bool {
 }
 
 // PQ returns address in the form that github.com/lib/pq takes, without the settings that only other drivers know.
-func PQ(address string) (string, error) { return forDriver(address, pgxOnly) }
+func PQ(address string) (string, error) {
+	return forDriver(address, pgxOnly, func(t *Target) {
+		// lib/pq gives each attempt the whole time, and here it makes two: with encryption and without.
+		if seconds, _ := strconv.Atoi(t.Settings["connect_timeout"]); t.Settings["sslmode"] == "prefer" {
+			t.Settings["connect_timeout"] = strconv.Itoa(min(seconds, 3))
+		}
+	})
+}
 
 // PGX returns address in the form that github.com/jackc/pgx/v5 takes, without the settings that only lib/pq knows.
-func PGX(address string) (string, error) { return forDriver(address, pqOnly) }
+func PGX(address string) (string, error) { return forDriver(address, pqOnly, func(*Target) {}) }
 
-func forDriver(address string, others map[string]bool) (string, error) {
+func forDriver(address string, others map[string]bool, change func(*Target)) (string, error) {
 	t, err := Parse(address)
 	if err != nil {
 		return "", err
@@ -135,6 +143,7 @@ func forDriver(address string, others map[string]bool) (string, error) {
 	for name := range others {
 		delete(t.Settings, name)
 	}
+	change(t)
 	return t.String(), nil
 }
 

@@ -39,8 +39,8 @@ var NotSet = &Problem{
 	Says: "DATABASE_URL is not set",
 	Why: "The program takes the address of its database from the environment, so that no address, and no password, is in " +
 		"its code. It is not set there, and no file .env in this folder sets it.",
-	Hint: "put DATABASE_URL='postgres://user:password@host:5432/database' into a file .env in this folder; go tool lab postgres starts a " +
-		"server and prints that line; database4 and pennyapp also run on SQLite, after go run ./database1 with DATABASE_URL=sqlite:///penny.sqlite",
+	Hint: "put DATABASE_URL='postgres://user:password@host:5432/database' into a file .env in this folder (go tool lab postgres starts a " +
+		"server and prints that line); for database4 without a server: go run ./database1, then DATABASE_URL=sqlite:///penny.sqlite",
 }
 
 var (

@@ -23,6 +23,7 @@ import (
 	"example.com/penny/database1/books"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/relay"
 	"example.com/penny/internal/scratch"
 )
 
@@ -353,6 +354,90 @@ func TestAFullServerShowsAsWhatItIs(t *testing.T) {
 	for _, program := range []string{"database3", "database4"} {
 		if got := run(t, t.TempDir(), []string{"DATABASE_URL=" + address}, program, "-n", "400", "-c", "40"); got.status != 0 || !regexp.MustCompile(`errors +0\n`).MatchString(got.stderr) {
 			t.Errorf("%s: got %+v", program, got)
+		}
+	}
+}
+
+// lib/pq waits without end for a server that stops in the middle of an answer, also for the answer to its request to cancel.
+func TestAProgramEndsInTimeWhateverTheServerAndTheDriverDo(t *testing.T) {
+	for _, program := range []string{"database2", "database3", "database4"} {
+		for _, interrupted := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/interrupted=%v", program, interrupted), func(t *testing.T) {
+				t.Parallel()
+				address := pgtest.BooksURL(t)
+				unlock := pgtest.Lock(t, address, "books")
+				defer unlock()
+				u := parse(t, address)
+				r, err := relay.Start(u.Host, 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer r.Close()
+				u.Host = r.Addr()
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				cmd := command(ctx, t, t.TempDir(), []string{"DATABASE_URL=" + u.String()}, program)
+				var stderr bytes.Buffer
+				cmd.Stderr = &stderr
+				begin := time.Now()
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				pgtest.Eventually(t, 5*time.Second, "the question waits for the lock", func() bool {
+					waiting := 0
+					pgtest.Query(t, address, `SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database WHERE NOT granted AND datname = current_database()`, &waiting)
+					return waiting > 0
+				})
+				r.Swallow()
+				limit, says := 8*time.Second, "did not answer in time"
+				if interrupted {
+					if runtime.GOOS == "windows" {
+						t.Skip("there is no way to press Ctrl-C for one other program on Windows")
+					}
+					begin = time.Now()
+					limit, says = 3*time.Second, "stopped before the answer came"
+					if err := cmd.Process.Signal(os.Interrupt); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_ = cmd.Wait() // its status says how it ended
+				if took := time.Since(begin); took > limit || cmd.ProcessState.ExitCode() != 1 || !strings.Contains(stderr.String(), says) {
+					t.Errorf("after %v, status %d: %s", took, cmd.ProcessState.ExitCode(), stderr.String())
+				}
+			})
+		}
+	}
+}
+
+// The variables of libpq that hosts put into their .env files must not stop a program.
+func TestTheProgramsTakeTheEnvironmentOfHosts(t *testing.T) {
+	u := parse(t, pgtest.BooksURL(t))
+	password, _ := u.User.Password()
+	environment := []string{
+		"PGHOST=" + u.Hostname(), "PGPORT=" + u.Port(), "PGUSER=" + u.User.Username(), "PGPASSWORD=" + password,
+		"PGDATABASE=" + strings.TrimPrefix(u.Path, "/"), "PGSSLMODE=disable", "PGCHANNELBINDING=prefer", "PGGSSENCMODE=disable",
+		"PGREQUIREAUTH=scram-sha-256", "PGCLIENTENCODING=LATIN1", "PGDATESTYLE=German", "PGHOSTADDR=", "PGTZ=Europe/Berlin",
+	}
+	for _, program := range []string{"database2", "database3", "database4"} {
+		if got := run(t, t.TempDir(), append(environment, "DATABASE_URL=postgres://"), program); got != (result{kernighan, "", 0}) {
+			t.Errorf("%s: got %s", program, strings.ReplaceAll(fmt.Sprintf("%+v", got), password, "*****"))
+		}
+	}
+}
+
+func TestABadDotEnvIsTold(t *testing.T) {
+	for _, c := range []struct{ name, file, says string }{
+		{"broken", "just some words\n", "the file .env in this folder cannot be read"},
+		{"a dollar", "DATABASE_URL=postgres://penny:hunter2$HOME@localhost/penny\n", "has a $ that is read as the name of a variable"},
+	} {
+		folder := t.TempDir()
+		if err := os.WriteFile(filepath.Join(folder, ".env"), []byte(c.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, program := range []string{"database2", "database3", "database4"} {
+			if got := run(t, folder, nil, program); got.status != 1 || !strings.Contains(got.stderr, c.says) || strings.Contains(got.stderr, "hunter2") {
+				t.Errorf("%s with a .env that is %s: got %+v", program, c.name, got)
+			}
 		}
 	}
 }

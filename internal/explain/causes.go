@@ -130,7 +130,7 @@ var Causes = append(ofAddress(), []*Cause{
 		Says:    "the server at {server} has no database {database}",
 		Why:     "The name after the last slash of the address is not the name of a database on that server.",
 		Hint:    "check that name in DATABASE_URL, or make the database with psql: CREATE DATABASE name;",
-		matches: or(code("3D000"), codeSaying(`no such database`, "08P01")),
+		matches: or(code("3D000"), codeSaying(`no such database|database .* does not exist`, "08P01", "XX000")),
 	},
 	{
 		Name:   "server full",

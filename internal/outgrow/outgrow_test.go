@@ -219,3 +219,35 @@ func TestAPromotedStandbyCostsDatabase3NoCall(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatAPoolerRefusesIsToldAsWhatItIs(t *testing.T) {
+	good := pooled(t, pgtest.BooksURL(t))
+	u, err := url.Parse(good)
+	if err != nil {
+		t.Fatal("the address does not parse")
+	}
+	user := u.User.Username()
+	for _, c := range []struct {
+		cause  string
+		change func(*url.URL)
+	}{
+		{"wrong password", func(u *url.URL) { u.User = url.UserPassword(user, "hunter2!") }},
+		{"wrong password", func(u *url.URL) { u.User = url.UserPassword("nobody", "hunter2!") }},
+		{"unknown database", func(u *url.URL) { u.Path = "/nowhere" }},
+		{"unknown setting", func(u *url.URL) { u.RawQuery += "&statement_timeout=1000" }},
+	} {
+		for name := range layers {
+			wrong := *u
+			c.change(&wrong)
+			if wrong.Path == "/nowhere" { // each layer another: PgBouncer refuses a database at once only for the first time
+				wrong.Path += name
+			}
+			t.Setenv(dburl.Variable, wrong.String())
+			s := open(t, name, wrong.String())
+			if _, err := s.ByAuthor(t.Context(), "ker", 10); err == nil || explain.Name(err) != c.cause {
+				says, _ := explain.Error(err, wrong.String())
+				t.Errorf("%s tells the cause %q as %q: %s", name, c.cause, explain.Name(err), says)
+			}
+		}
+	}
+}
