@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	checkAfter   = time.Second            // a connection that was idle for so long is checked before it is lent
+	checkAfter   = time.Second            // a connection that was not used for so long is checked before it is lent
 	checkTimeout = time.Second            // how long the answer to a check may take
 	settle       = 100 * time.Millisecond // if a connection dies, how long the others may take to die of the same
 )
 
 // trusts reports whether s can be lent without a check. The caller must hold p.mu.
-func (p *Pool) trusts(s *session) bool {
-	return s.generation == p.generation && time.Since(s.idleSince) < checkAfter
+func (p *Pool) trusts(s *session, now time.Time) bool {
+	return s.generation == p.generation && now.Sub(s.used) < checkAfter
 }
 
 // doubt notes that s died. If the server stopped or the network failed, all others die too, so that none is trusted before
@@ -38,7 +38,7 @@ func (p *Pool) settled() int {
 // check reports whether s can be lent. Unless s is trusted, it asks s's server, which costs a round trip.
 func (p *Pool) check(s *session) bool {
 	p.mu.Lock()
-	trusted := p.trusts(s)
+	trusted := p.trusts(s, time.Now())
 	p.mu.Unlock()
 	if trusted {
 		return true
@@ -47,7 +47,7 @@ func (p *Pool) check(s *session) bool {
 	ctx, cancel := context.WithTimeout(p.open, checkTimeout)
 	defer cancel()
 	if s.conn.Ping(ctx) == nil {
-		s.generation, s.idleSince = generation, time.Now()
+		s.generation, s.used = generation, time.Now()
 		return true
 	}
 	go hangUp(s.conn)

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -18,7 +17,7 @@ type Conn struct {
 // Release gives the connection back. The pool keeps it if it is open, not in the middle of a query and not in a
 // transaction, and closes it otherwise; Release does not wait for that. A second Release does nothing.
 func (c *Conn) Release() {
-	p, conn, now := c.pool, c.session.conn, time.Now()
+	p, conn := c.pool, c.session.conn
 	p.mu.Lock()
 	if c.Conn == nil {
 		p.mu.Unlock()
@@ -28,7 +27,6 @@ func (c *Conn) Release() {
 	p.lent--
 	keep := reusable(conn) && p.open.Err() == nil
 	if keep {
-		c.session.idleSince = now
 		p.idle = append(p.idle, c.session)
 	} else if conn.IsClosed() && c.ctx.Err() == nil {
 		p.doubt(c.session)

@@ -48,7 +48,7 @@ type Pool struct {
 type session struct {
 	conn       *pgx.Conn
 	generation int       // the pool's when the connection last proved to be alive
-	idleSince  time.Time // when it was last released
+	used       time.Time // when it was last lent or checked
 }
 
 // New returns a pool of at most max connections, which dial opens when they are needed. New panics if max is less than 1.
@@ -73,9 +73,11 @@ func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
 	if err := p.take(ctx); err != nil {
 		return nil, err
 	}
+	now := time.Now()
 	p.mu.Lock()
 	s := p.pop()
-	if s != nil && p.trusts(s) {
+	if s != nil && p.trusts(s, now) {
+		s.used = now
 		p.lent++
 		p.mu.Unlock()
 		return &Conn{s.conn, s, p, ctx}, nil
