@@ -20,7 +20,7 @@ import (
 func TestEachContenderMakesItsExactNumberOfRoundTrips(t *testing.T) {
 	trust := pgtest.Server(t, localpg.Options{})
 	pgtest.LoadBooks(t, trust.URL("postgres"))
-	if err := os.WriteFile(filepath.Join(trust.Folder(), "data", "pg_hba.conf"), []byte("host all all 127.0.0.1/32 trust\n"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(trust.Folder(), "pg_hba.conf"), []byte("host all all 127.0.0.1/32 trust\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := trust.Restart(t.Context(), localpg.Fast); err != nil {

@@ -84,6 +84,7 @@ func TestTheRelayCountsUnderTLS(t *testing.T) {
 	pgtest.LoadBooks(t, server.URL("postgres"))
 	r, address := watched(t, server.URL("postgres"), 0)
 	ask(t, address)
+	pgtest.Eventually(t, time.Minute, "the relay has seen the end", func() bool { return !r.Seen()[0].Closed.IsZero() })
 	got := phases(t, r)
 	if n := r.Trips(); n != 9 || got[0] != relay.Socket || got[1] != relay.TLS || !slices.Contains(got, relay.Encrypted) || slices.Contains(got, relay.Question) {
 		t.Errorf("%d round trips, want 9: %v", n, got)
