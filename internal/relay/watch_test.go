@@ -19,9 +19,10 @@ import (
 func phases(t *testing.T, r *relay.Relay) []string {
 	t.Helper()
 	var names []string
-	for i, trip := range r.Seen()[0].Trips {
+	trips := r.Seen()[0].Trips
+	for i, trip := range trips {
 		names = append(names, trip.Phase)
-		if trip.Phase != relay.Goodbye && trip.End.Before(trip.Begin) {
+		if goodbye := i == len(trips)-1; !goodbye && trip.End.Before(trip.Begin) { // a server that hangs up does not answer
 			t.Errorf("round trip %d, %s, has no end", i, trip.Phase)
 		}
 	}
