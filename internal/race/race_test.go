@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -20,12 +19,17 @@ import (
 func TestEachContenderMakesItsExactNumberOfRoundTrips(t *testing.T) {
 	trust := pgtest.Server(t, localpg.Options{})
 	pgtest.LoadBooks(t, trust.URL("postgres"))
-	if err := os.WriteFile(filepath.Join(trust.Folder(), "pg_hba.conf"), []byte("host all all 127.0.0.1/32 trust\n"), 0o600); err != nil {
+	access := ""
+	pgtest.Query(t, trust.URL("postgres"), `SHOW hba_file`, &access)
+	if err := os.WriteFile(access, []byte("host all all 127.0.0.1/32 trust\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := trust.Restart(t.Context(), localpg.Fast); err != nil {
-		t.Fatal(err)
-	}
+	var before, after time.Time
+	pgtest.Query(t, trust.URL("postgres"), `SELECT pg_conf_load_time() FROM pg_reload_conf()`, &before)
+	pgtest.Eventually(t, time.Minute, "the server has read the file", func() bool {
+		pgtest.Query(t, trust.URL("postgres"), `SELECT pg_conf_load_time()`, &after)
+		return after.After(before)
+	})
 	encrypted := pgtest.Server(t, localpg.Options{TLS: true})
 	pgtest.LoadBooks(t, encrypted.URL("postgres"))
 	if _, err := Record(t.Context(), Options{Address: encrypted.URL("postgres"), Contenders: Contenders, Calls: 4, Workers: 2, Pool: 2}, nil); !errors.Is(err, ErrEncrypted) {
