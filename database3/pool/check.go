@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	checkAfter   = time.Second            // a connection that was not used for so long is checked before it is lent
+	checkAfter   = time.Second            // a connection that was last lent so long ago is checked before it is lent again
 	checkTimeout = time.Second            // how long the answer to a check may take
 	settle       = 100 * time.Millisecond // if a connection dies, how long the others may take to die of the same
 )
@@ -16,6 +16,11 @@ const (
 func (p *Pool) trusts(s *session, now time.Time) bool {
 	return s.generation == p.generation && now.Sub(s.used) < checkAfter
 }
+
+// now is time.Now at half its cost: it does not ask for the time of day.
+func now() time.Time { return start.Add(time.Since(start)) }
+
+var start = time.Now()
 
 // doubt notes that s died. If the server stopped or the network failed, all others die too, so that none is trusted before
 // it is checked. If s is of an older generation, that has happened already. The caller must hold p.mu.
@@ -38,7 +43,7 @@ func (p *Pool) settled() int {
 // check reports whether s can be lent. Unless s is trusted, it asks s's server, which costs a round trip.
 func (p *Pool) check(s *session) bool {
 	p.mu.Lock()
-	trusted := p.trusts(s, time.Now())
+	trusted := p.trusts(s, now())
 	p.mu.Unlock()
 	if trusted {
 		return true
@@ -47,7 +52,7 @@ func (p *Pool) check(s *session) bool {
 	ctx, cancel := context.WithTimeout(p.open, checkTimeout)
 	defer cancel()
 	if s.conn.Ping(ctx) == nil {
-		s.generation, s.used = generation, time.Now()
+		s.generation, s.used = generation, now()
 		return true
 	}
 	go hangUp(s.conn)

@@ -10,14 +10,13 @@ import (
 type Conn struct {
 	*pgx.Conn
 	session *session
-	pool    *Pool
 	ctx     context.Context // Acquire's, which tells a query that the caller cut short from a connection that died
 }
 
 // Release gives the connection back. The pool keeps it if it is open, not in the middle of a query and not in a
 // transaction, and closes it otherwise; Release does not wait for that. A second Release does nothing.
 func (c *Conn) Release() {
-	p, conn := c.pool, c.session.conn
+	p, conn := c.session.pool, c.session.conn
 	p.mu.Lock()
 	if c.Conn == nil {
 		p.mu.Unlock()

@@ -53,7 +53,7 @@ func (p *Pool) connect(ctx context.Context) (*session, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.dials++
-	return &session{conn, generation, time.Now()}, nil
+	return &session{p, conn, generation, now()}, nil
 }
 
 // passing reports whether a failure to connect can pass by itself. One dial can fail for several hosts, and with TLS and

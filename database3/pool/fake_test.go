@@ -474,6 +474,19 @@ func TestCloseHangsUpSideBySide(t *testing.T) {
 	})
 }
 
+func TestNothingIsLentWhileCloseHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{farewell: 300 * time.Millisecond}
+		p := server.pool(t, 2)
+		fill(t, p, 1)
+		go p.Close()
+		synctest.Wait()
+		if err := ask(t.Context(), p); !errors.Is(err, pool.ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
 func TestNothingIsLentAfterClose(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{takes: 100 * time.Millisecond}

@@ -46,6 +46,7 @@ type Pool struct {
 
 // A session is an open connection and what the pool knows of it.
 type session struct {
+	pool       *Pool
 	conn       *pgx.Conn
 	generation int       // the pool's when the connection last proved to be alive
 	used       time.Time // when it was last lent or checked
@@ -73,14 +74,14 @@ func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
 	if err := p.take(ctx); err != nil {
 		return nil, err
 	}
-	now := time.Now()
+	now := now()
 	p.mu.Lock()
 	s := p.pop()
 	if s != nil && p.trusts(s, now) {
 		s.used = now
 		p.lent++
 		p.mu.Unlock()
-		return &Conn{s.conn, s, p, ctx}, nil
+		return &Conn{s.conn, s, ctx}, nil
 	}
 	p.mu.Unlock()
 	return p.prepare(ctx, s)
@@ -184,7 +185,7 @@ func (p *Pool) lend(caller context.Context, s *session) (*Conn, error) {
 		return nil, ErrClosed
 	}
 	p.lent++
-	return &Conn{s.conn, s, p, caller}, nil
+	return &Conn{s.conn, s, caller}, nil
 }
 
 // keep makes a session idle, or closes it if the pool is closed, and returns its token. The session may be nil.
