@@ -65,8 +65,8 @@ var programs = sync.OnceValues(func() (string, error) {
 	return localpg.Find(ctx, localpg.Search{Once: run})
 })
 
-// stdin is held open for as long as this process lives.
-var stdin io.WriteCloser
+// held has the child's standard input, open for as long as this process lives.
+var held []io.Closer
 
 // sharedServer is the address of the server that this process's tests share.
 var sharedServer = sync.OnceValues(func() (string, error) {
@@ -81,9 +81,11 @@ var sharedServer = sync.OnceValues(func() (string, error) {
 	child := exec.Command(program)
 	child.Env = append(os.Environ(), childVariable+"="+bin)
 	child.Dir = os.TempDir()
-	if stdin, err = child.StdinPipe(); err != nil {
+	stdin, err := child.StdinPipe()
+	if err != nil {
 		return "", err
 	}
+	held = append(held, stdin)
 	// Not this process's own output: go test waits until nobody holds it.
 	out, err := child.StdoutPipe()
 	if err != nil {

@@ -100,7 +100,7 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 	case os.Geteuid() == 0 && strings.Contains(err.Error(), "ermission denied"):
 		return nil, &hinted{err, "root's PostgreSQL runs as another user, who has to be able to enter each folder above " + o.DataDir}
 	}
-	hint := "start afresh with -data and a new folder"
+	hint := "name a new folder with -data"
 	log := filepath.Join(o.DataDir, "log")
 	if _, none := os.Stat(log); none == nil {
 		hint += ", or see " + log
