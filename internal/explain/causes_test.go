@@ -34,6 +34,7 @@ func TestAnErrorIsExplainedInOneLineWhateverDriverItComesFrom(t *testing.T) {
 		{errors.Join(context.DeadlineExceeded, refused), "no server answers at localhost:5432"},
 		{fmt.Errorf("connect: all 8 connections are in use: %w", context.DeadlineExceeded), "every connection of the pool is in use, and none came back in time"},
 		{io.ErrUnexpectedEOF, "localhost:5432 hung up before it answered"},
+		{errors.Join(errors.New("tls error: server refused TLS connection"), io.ErrUnexpectedEOF), "localhost:5432 hung up before it answered"},
 		{context.Canceled, "stopped before the answer came"},
 		{errors.New("a new\n\terror with\x1b[31m the s3cret"), "a new error with [31m the *****"},
 	} {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -19,6 +18,7 @@ import (
 	database3 "example.com/penny/database3/books"
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/retry"
 )
 
@@ -154,15 +154,15 @@ func (c Contender) openAt(address string, size int) (penny.Store, error) {
 	return s, nil
 }
 
-// patience is the time that a call may take.
-const patience = 10 * time.Second
-
-// ask asks the books' question as the programs do: once more if the connection dies.
+// ask asks the books' question as the programs do: once more if the connection dies, and for no longer than their patience,
+// whatever the driver does.
 func ask(ctx context.Context, s penny.Store, limit int) error {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	return retry.Read(ctx, func() error {
-		_, err := s.ByAuthor(ctx, "ker", limit)
-		return err
+	_, err := retry.Within(ctx, demo.Patience, func(ctx context.Context) (books []penny.Book, err error) {
+		err = retry.Read(ctx, func() error {
+			books, err = s.ByAuthor(ctx, "ker", limit)
+			return err
+		})
+		return books, err
 	})
+	return err
 }

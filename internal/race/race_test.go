@@ -2,6 +2,7 @@ package race
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -11,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"example.com/penny"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 )
@@ -128,5 +131,32 @@ func TestTheRecordingAccountsForEveryCallAndEveryConnection(t *testing.T) {
 				t.Errorf("%s, %v wide: %v", name, width, err)
 			}
 		}
+	}
+}
+
+// stuck is a store whose driver does not heed its context.
+type stuck struct {
+	penny.Store
+	end chan struct{}
+}
+
+func (s stuck) ByAuthor(context.Context, string, int) ([]penny.Book, error) {
+	<-s.end
+	return nil, nil
+}
+
+func TestOneCtrlCEndsACallWhateverItsDriverDoes(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	end, done := make(chan struct{}), make(chan error, 1)
+	defer close(end)
+	go func() { done <- ask(ctx, stuck{end: end}, 100) }()
+	stop()
+	select {
+	case err := <-done:
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("it ends with %v", err)
+		}
+	case <-time.After(demo.Patience):
+		t.Error("it waits for the driver")
 	}
 }
