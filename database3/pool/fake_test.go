@@ -502,5 +502,8 @@ func TestNothingIsLentAfterClose(t *testing.T) {
 		if got := server.get().open; got != 0 {
 			t.Errorf("the server has %d connections", got)
 		}
+		if got := p.Stats(); got.Idle != 0 || got.InUse != 0 {
+			t.Errorf("the pool is %+v", got)
+		}
 	})
 }

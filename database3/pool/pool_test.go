@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -169,6 +170,15 @@ func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
 		{"an unknown database", &pgconn.PgError{Code: "3D000"}, false},
 		{"an unknown host", &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
 		{"something else", errors.New("something else"), false},
+		{"PgBouncer is full", &pgconn.PgError{Code: "08P01", Message: "no more connections allowed (max_client_conn)"}, true},
+		{"PgBouncer knows no such user", &pgconn.PgError{Code: "08P01", Message: "no such user"}, false},
+		{"all hosts are standbys", pgconn.ErrReadOnlyConnection, true},
+		{"the server hung up", io.ErrUnexpectedEOF, true},
+		{"a certificate is wrong", &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, false},
+		{"one host is silent", errors.Join(context.DeadlineExceeded), true},
+		{"one host is full, another refuses the password", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "28P01"}), false},
+		{"full with TLS, not allowed without", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "28000"}), true},
+		{"one host is down, another full", errors.Join(refused, &pgconn.PgError{Code: "53300"}), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
