@@ -5,7 +5,6 @@ package localpg
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -189,10 +188,8 @@ func (s *Server) initialise(ctx context.Context) error {
 		}
 	}
 	if _, err := s.root.Lstat(data); errors.Is(err, fs.ErrNotExist) {
-		if s.options.DataDir != "" || s.copyNew(ctx) != nil {
-			if err := s.initdb(ctx); err != nil {
-				return err
-			}
+		if err := s.initdb(ctx); err != nil {
+			return err
 		}
 	}
 	text, err := s.root.ReadFile(password)
@@ -236,37 +233,6 @@ func (s *Server) initdb(ctx context.Context) error {
 		return fmt.Errorf("initdb: %w: %s", err, cause(string(out)))
 	}
 	return s.root.Remove(half)
-}
-
-// copyNew makes the data folder as a copy of one that initdb made before: that saves a second for each server of a test.
-func (s *Server) copyNew(ctx context.Context) error {
-	cache, err := Cache()
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(filepath.Join(s.options.BinDir, executable("postgres")))
-	if err != nil {
-		return err
-	}
-	made := filepath.Join(cache, fmt.Sprintf("initdb-%x", sha256.Sum256([]byte(s.options.BinDir+info.ModTime().String()))))
-	old, _ := filepath.Glob(filepath.Join(cache, "initdb-*")) // the pattern is a good one
-	for _, folder := range old {
-		if folder != made {
-			os.RemoveAll(folder)
-		}
-	}
-	first := &Server{options: Options{BinDir: s.options.BinDir, DataDir: made}}
-	if err := first.claim(ctx, made); err != nil {
-		return err
-	}
-	defer first.Stop()
-	if err := first.initialise(ctx); err != nil {
-		return err
-	}
-	if err := s.write(password, first.password); err != nil {
-		return err
-	}
-	return s.copyData(first.root, nil)
 }
 
 // copyData copies the data folder of a server that is not running, and puts more text into some files of it.
