@@ -180,7 +180,7 @@ func open(name string) (*layer, error) {
 		return l, err
 	case "2":
 		s, err := database2.Open(address)
-		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
+		l.Store, l.opened = edge.Knock(s, address), func() int64 { return demo.Opened(s.Stats()) }
 		return l, err
 	case "3":
 		s, err := database3.Open(address, poolSize)

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"regexp"
 	"strconv"
@@ -71,5 +73,34 @@ func pause(t *testing.T, server *localpg.Server) {
 		}
 		_ = syscall.Kill(n, syscall.SIGSTOP) // it may have ended
 		t.Cleanup(func() { _ = syscall.Kill(n, syscall.SIGCONT) })
+	}
+}
+
+func TestAWrongPortTakesNoMemory(t *testing.T) {
+	web, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer web.Close()
+	go func() { // as web servers answer what is not HTTP
+		for {
+			conn, err := web.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	bin := buildApp(t)
+	for _, layer := range layers {
+		app := startApp(t, bin, "pennyapp -layer "+layer, "postgres://penny:secret@"+web.Addr().String()+"/penny")
+		if failed, _ := visitors(t.Context(), app.base, 20, 2); failed != 40 {
+			t.Errorf("%s: %d of 40 visitors got books from a web server", layer, 40-failed)
+		}
+		if got := app.peak(t); got >= 64 {
+			t.Errorf("%s: 20 visitors took %d MB, want less than 64", layer, got)
+		}
+		app.stop(t)
 	}
 }
