@@ -195,8 +195,8 @@ type failedCalls struct{ load.Result }
 func (e *failedCalls) Error() string { return e.Err.Error() }
 func (e *failedCalls) Unwrap() error { return e.Err }
 
-// Exit ends the program: with status 0 where err is nil, else with status 1 and, on standard error, a line that says
-// what went wrong at the address and one that says how to mend it.
+// Exit ends the program. If err is nil, the status is 0. Otherwise it is 1, and standard error has a line that says what went
+// wrong at the address, and a hint.
 func (f *Flags) Exit(err error, address string) {
 	if err == nil {
 		os.Exit(0)

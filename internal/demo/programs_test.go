@@ -179,7 +179,7 @@ func TestWrongUsageIsExplainedWithStatus2(t *testing.T) {
 }
 
 // Every wrong address, server or file below ends each program with status 1, nothing on standard output, one line that
-// says what is wrong, one that says how to mend it, and no password anywhere.
+// says what is wrong, one with a hint, and no password.
 func TestWhatGoesWrongIsExplainedInALineAndAHint(t *testing.T) {
 	good := parse(t, pgtest.BooksURL(t))
 	change := func(edit func(*url.URL)) string {

@@ -21,7 +21,7 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-var update = flag.Bool("update", false, "write docs/troubleshooting.md anew")
+var update = flag.Bool("update", false, "write docs/troubleshooting.md")
 
 const root = "../.."
 
@@ -234,9 +234,9 @@ func TestThePageOnTroubleshootingIsTheProgramsOwnTable(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Troubleshooting
 
-What the programs say when something is wrong, why it comes, and how to mend it. The words in braces stand for your own
-server, user, database or file. ` + "`go tool lab doctor`" + ` finds most of these step by step. This page is written out of the table
-from which the programs take their hints: ` + "`go test ./internal/doctest -update`" + ` makes it anew.
+This page lists what the programs say when something is wrong, why it happens, and what to do. The words in braces stand for
+your own server, user, database or file. ` + "`go tool lab doctor`" + ` finds most of these step by step. A test writes
+this page from the table that the programs use: ` + "`go test ./internal/doctest -update`" + `.
 
 `)
 	for _, cause := range explain.Causes {

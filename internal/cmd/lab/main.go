@@ -1,4 +1,4 @@
-// Command lab is the bench beside the lectern: what a lecture hall needs besides the programs. Run it as go tool lab.
+// Command lab has the tools that a lecture hall needs beside the programs. Run it as go tool lab.
 package main
 
 import (
@@ -42,7 +42,7 @@ type environment struct {
 // errUsage is the error for wrong usage, of which the user has been told already.
 var errUsage = errors.New("wrong usage")
 
-// A hinted is an error with a way to mend it.
+// A hinted is an error with a hint.
 type hinted struct {
 	err  error
 	hint string
@@ -95,14 +95,14 @@ func run(ctx context.Context, env *environment, args []string) int {
 }
 
 func help(w io.Writer) {
-	fmt.Fprint(w, "lab is the bench beside the lectern.\n\nusage: go tool lab COMMAND [flags]\n\n")
+	fmt.Fprint(w, "lab has the tools for the lecture hall.\n\nusage: go tool lab COMMAND [flags]\n\n")
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.about)
 	}
 	fmt.Fprint(w, "\ngo tool lab help COMMAND tells more of one.\n")
 }
 
-// report tells an error in a line, and how to mend it in another.
+// report prints an error in one line and a hint in another.
 func report(w io.Writer, name string, err error) {
 	var h *hinted
 	if errors.As(err, &h) {
