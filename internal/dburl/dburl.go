@@ -5,6 +5,8 @@
 package dburl
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,11 +15,9 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/joho/godotenv"
-	"golang.org/x/text/encoding"
-	"golang.org/x/text/encoding/unicode"
-	"golang.org/x/text/transform"
 )
 
 // Variable is the name of the environment variable with the database's address. Heroku, Render and Neon all use it.
@@ -65,15 +65,12 @@ func LoadDotEnv() error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", badDotEnv, err)
 	}
-	text, _, err := transform.Bytes(unicode.BOMOverride(encoding.Nop.NewDecoder()), data)
-	if err != nil {
-		return badDotEnv
-	}
-	settings, err := godotenv.UnmarshalBytes(text)
+	text := decode(data)
+	settings, err := godotenv.Unmarshal(text)
 	if err != nil {
 		return badDotEnv // the parser's own error quotes the file, and the file has a password in it
 	}
-	if _, set := os.LookupEnv(Variable); !set && loses(string(text), settings) {
+	if _, set := os.LookupEnv(Variable); !set && loses(text, settings) {
 		return dollar
 	}
 	for name, value := range settings {
@@ -84,6 +81,24 @@ func LoadDotEnv() error {
 		}
 	}
 	return nil
+}
+
+// decode returns the text of a file in UTF-8 or, if its first bytes say so, in UTF-16.
+func decode(data []byte) string {
+	var order binary.ByteOrder
+	switch {
+	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
+		order = binary.BigEndian
+	default:
+		return strings.TrimPrefix(string(data), "\ufeff")
+	}
+	var units []uint16
+	for ; len(data) > 1; data = data[2:] {
+		units = append(units, order.Uint16(data))
+	}
+	return strings.TrimPrefix(string(utf16.Decode(units)), "\ufeff")
 }
 
 // loses reports whether a $NAME in the address, which is not in single quotes, stands for a variable that .env does not set.
