@@ -5,7 +5,6 @@ package outgrow
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"net/http"
@@ -29,8 +28,6 @@ import (
 	"example.com/penny/internal/pgtest"
 	"example.com/penny/internal/retry"
 )
-
-var record = flag.Bool("record", false, "write what the runs measured to docs/race")
 
 const (
 	patience = 40 * time.Second // how long a reader asks again
@@ -94,7 +91,7 @@ func TestCluster(t *testing.T) {
 			fault.strike(t, primary)
 			c.settle(t)
 			crew.untilAllAreServed(t)
-			crew.stop(t)
+			crew.stop()
 			fmt.Fprintf(&report, "%s\n%s\n", fault.name, crew.report(t, c.synchronous))
 			t.Logf("%.1f s\n%s", time.Since(begin).Seconds(), crew.report(t, c.synchronous))
 		}) {
@@ -336,7 +333,7 @@ func (w *crew) start(t *testing.T) {
 	w.untilAllAreServed(t)
 }
 
-func (w *crew) stop(*testing.T) {
+func (w *crew) stop() {
 	w.cancel()
 	w.working.Wait()
 }
@@ -344,20 +341,21 @@ func (w *crew) stop(*testing.T) {
 // untilAllAreServed waits until each of the crew has three more answers that needed no second try.
 func (w *crew) untilAllAreServed(t *testing.T) {
 	t.Helper()
-	w.untilAcknowledged(t, 3)
-	for _, v := range w.visitors {
-		served := func() int {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			served := v.calls - v.lost
-			for _, count := range v.failed {
-				served -= count
-			}
-			return served
-		}
-		before := served()
-		pgtest.Eventually(t, settling, v.name+" is served", func() bool { return served() >= before+3 })
+	before := make([]int, len(w.visitors))
+	for i, v := range w.visitors {
+		before[i] = v.served()
 	}
+	w.untilAcknowledged(t, 3)
+	for i, v := range w.visitors {
+		pgtest.Eventually(t, settling, v.name+" is served", func() bool { return v.served() >= before[i]+3 })
+	}
+}
+
+// served returns how many calls had an answer at the first try.
+func (v *visitor) served() int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.calls - v.lost - load.Result{Errors: v.failed}.Failed()
 }
 
 // untilAcknowledged waits until the writer behind HAProxy has n more rows acknowledged.
