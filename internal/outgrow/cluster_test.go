@@ -48,7 +48,7 @@ func TestCluster(t *testing.T) {
 		synchronous bool
 		strike      func(t *testing.T, primary *node)
 	}{
-		{"the primary's Patroni is killed; commits do not wait", false, crew.killPatroni},
+		{"the primary's Patroni is killed, without synchronous_mode", false, crew.killPatroni},
 		{"the primary's Patroni is killed", true, crew.killPatroni},
 		{"the primary's postgres is killed", true, func(t *testing.T, primary *node) { killAll(primary.postgres()) }},
 		{"the primary's whole node is killed, and comes back", true, func(t *testing.T, primary *node) {
@@ -78,6 +78,9 @@ func TestCluster(t *testing.T) {
 		}},
 	}
 	var report strings.Builder
+	fmt.Fprintf(&report, "%-58s%7s%17s%22s%11s%6s\n%-58s%7s%17s%22s%11s%6s\n", "", "writes", "writes lost by", "reads asked again by", "by readers", "503",
+		"", "stop", "HAProxy / hosts", "database2 /   3 /   4", "of any", "pages")
+	var details strings.Builder
 	for _, fault := range faults {
 		if fault.synchronous && !c.synchronous {
 			c.primary(nil).tell(t, "PATCH", "/config", `{"synchronous_mode": true}`)
@@ -92,15 +95,18 @@ func TestCluster(t *testing.T) {
 			c.settle(t)
 			crew.untilAllAreServed(t)
 			crew.stop()
-			fmt.Fprintf(&report, "%s\n%s\n", fault.name, crew.report(t, c.synchronous))
-			t.Logf("%.1f s\n%s", time.Since(begin).Seconds(), crew.report(t, c.synchronous))
+			took := time.Since(begin)
+			line, detail := crew.report(t, c.synchronous)
+			fmt.Fprintf(&report, "%-58s%s\n", fault.name, line)
+			fmt.Fprintf(&details, "\n%s\n%s", fault.name, detail)
+			t.Logf("%.1f s\n%s", took.Seconds(), detail)
 		}) {
 			break // a cluster that is not whole would fail the rest
 		}
 	}
 	if *record && !t.Failed() {
-		text := "# " + time.Now().Format(time.DateOnly) + ", go test ./internal/outgrow -run TestCluster -record\n\n" + report.String()
-		if err := os.WriteFile("../../docs/race/cluster.txt", []byte(strings.TrimSuffix(text, "\n")), 0o644); err != nil {
+		text := "# " + time.Now().Format(time.DateOnly) + ", go test ./internal/outgrow -run TestCluster -record\n\n" + report.String() + details.String()
+		if err := os.WriteFile("../../docs/race/cluster.txt", []byte(text), 0o644); err != nil {
 			t.Error(err)
 		}
 	}
@@ -109,6 +115,7 @@ func TestCluster(t *testing.T) {
 // A visitor asks five times a second, and counts what it gets.
 type visitor struct {
 	name string
+	way  string                          // into the cluster, for a reader
 	ask  func(ctx context.Context) error // nil if the answer came, perhaps after some tries, whose errors go to again
 
 	mu      sync.Mutex
@@ -153,7 +160,7 @@ func (v *visitor) run(ctx context.Context) {
 // reader returns a visitor that reads from a layer, and asks again for as long as its patience lasts.
 func reader(t *testing.T, name, way, address string) *visitor {
 	s := open(t, name, address)
-	v := &visitor{name: fmt.Sprintf("%-10s %s", name, way)}
+	v := &visitor{name: fmt.Sprintf("%-10s %s", name, way), way: way}
 	v.ask = func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
@@ -384,31 +391,43 @@ func (w *crew) killPatroni(t *testing.T, primary *node) {
 	primary.startPatroni(t)
 }
 
-// report asserts what is promised, and returns what happened to each.
-func (w *crew) report(t *testing.T, synchronous bool) string {
+// report asserts what is promised, and returns what happened in one line, and to each.
+func (w *crew) report(t *testing.T, synchronous bool) (line, detail string) {
 	t.Helper()
 	var text strings.Builder
+	var lost []int
 	for _, one := range w.writers {
-		lost := len(one.acked) - w.present(t, one.acked)
-		fmt.Fprintf(&text, "  %-42s %4d acknowledged, %d of them lost, longest gap %.1f s\n", "writer     "+one.way, len(one.acked), lost, one.gap.Seconds())
-		if lost > 0 && synchronous && one.way == "primary" {
-			t.Errorf("%d of %d acknowledged writes are lost", lost, len(one.acked))
-		}
+		lost = append(lost, len(one.acked)-w.present(t, one.acked))
+		fmt.Fprintf(&text, "  %-42s %4d acknowledged, %d of them lost, longest gap %.1f s\n", "writer     "+one.way, len(one.acked), lost[len(lost)-1], one.gap.Seconds())
 	}
+	if lost[0] > 0 && synchronous {
+		t.Errorf("%d of %d acknowledged writes are lost", lost[0], len(w.writers[0].acked))
+	}
+	var again []int // of the readers of the primary
+	reads, pages := 0, 0
 	for _, v := range w.visitors {
-		failed := load.Result{Errors: v.failed}
-		fmt.Fprintf(&text, "  %-42s %4d calls, failed at first: %s; lost: %d; slowest %.1f s\n", v.name, v.calls, failed.ErrorCounts(), v.lost, v.slowest.Seconds())
+		failures := load.Result{Errors: v.failed}
+		switch v.way {
+		case "primary":
+			again = append(again, failures.Failed())
+		case "any", "prefer-standby":
+			reads += failures.Failed()
+		case "":
+			pages += failures.Failed()
+		}
+		fmt.Fprintf(&text, "  %-42s %4d calls, failed at first: %s; lost: %d; slowest %.1f s\n", v.name, v.calls, failures.ErrorCounts(), v.lost, v.slowest.Seconds())
 		if v.lost > 0 {
 			t.Errorf("%s: %d of %d calls got no answer, the first failure was %v", v.name, v.lost, v.calls, v.first)
 		}
 		if v.unknown != nil {
 			t.Errorf("%s: %q is named %q, which no fault here is", v.name, v.unknown, explain.Name(v.unknown))
 		}
-		if strings.Contains(v.name, "any, -patience") && failed.Failed() > 0 {
-			t.Errorf("%s: %d visitors got a 503, though a standby could have answered", v.name, failed.Failed())
+		if strings.Contains(v.name, "any, -patience") && failures.Failed() > 0 {
+			t.Errorf("%s: %d visitors got a 503, though a standby could have answered", v.name, failures.Failed())
 		}
 	}
-	return text.String()
+	line = fmt.Sprintf("%5.1f s%9d /%6d%13d /%3d /%3d%11d%6d", w.writers[0].gap.Seconds(), lost[0], lost[1], again[0], again[1], again[2], reads, pages)
+	return line, text.String()
 }
 
 // present returns how many of the rows are in the database.

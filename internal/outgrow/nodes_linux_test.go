@@ -310,9 +310,10 @@ func (n *node) kill() {
 	n.etcd.kill()
 }
 
-// signal sends a signal to all of the node.
+// signal sends a signal to the node's Patroni and PostgreSQL. Its etcd goes on: Patroni 3.0.2 may wait for ever for one that is
+// silent.
 func (n *node) signal(s syscall.Signal) {
-	for _, pid := range append([]int{n.patroni.pid, n.etcd.pid}, n.postgres()...) {
+	for _, pid := range append([]int{n.patroni.pid}, n.postgres()...) {
 		_ = syscall.Kill(pid, s)
 	}
 }
