@@ -310,11 +310,10 @@ func (n *node) kill() {
 	n.etcd.kill()
 }
 
-// signal sends a signal to the node's Patroni and PostgreSQL. Its etcd goes on: Patroni 3.0.2 may wait for ever for one that is
-// silent.
-func (n *node) signal(s syscall.Signal) {
-	for _, pid := range append([]int{n.patroni.pid}, n.postgres()...) {
-		_ = syscall.Kill(pid, s)
+// freeze stops all of the node's processes where they are. They keep their connections, and say nothing.
+func (n *node) freeze() {
+	for _, pid := range append([]int{n.patroni.pid, n.etcd.pid}, n.postgres()...) {
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have ended
 	}
 }
 
