@@ -1,6 +1,6 @@
 #!/bin/sh
 # Records the runs and the pictures in docs again, on the PostgreSQL at DATABASE_URL, whose books it replaces, and on a
-# temporary one. It takes some five minutes. Close other programs first: each record names the load of the machine.
+# temporary one. It takes some ten minutes. Close other programs first: each record names the load of the machine.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=$(mktemp -d)

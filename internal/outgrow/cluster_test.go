@@ -40,6 +40,7 @@ var passing = []string{"no primary", "server starting", "session ended", "connec
 // TestCluster runs every layer on a cluster while it breaks. It does not cut the network between the nodes, which takes
 // network namespaces and so root; a frozen node looks the same from outside.
 func TestCluster(t *testing.T) {
+	t.Parallel()
 	c := startCluster(t)
 	pgtest.Exec(t, c.url("primary"), "CREATE TABLE writes (id bigint PRIMARY KEY)")
 	crew := newCrew(t, c)
