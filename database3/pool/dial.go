@@ -75,7 +75,7 @@ func refused(err error) bool {
 }
 
 // temporary reports whether a server is full (53300), ending its sessions (57P01, 57P02) or not ready (57P03), or the
-// network failed, or connecting took too long, or all hosts are standbys, of which one may become the primary.
+// network failed, or connecting took too long, or all hosts are standbys, of which one may become the primary, or none is.
 func temporary(err error) bool {
 	var server *pgconn.PgError
 	if errors.As(err, &server) {
@@ -90,8 +90,9 @@ func temporary(err error) bool {
 	if errors.As(err, &network) {
 		return slices.Contains([]string{"dial", "read", "write"}, network.Op)
 	}
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, pgconn.ErrReadOnlyConnection)
+	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded,
+		pgconn.ErrReadOnlyConnection, pgconn.ErrStandbyConnection, pgconn.ErrPrimaryConnection},
+		func(target error) bool { return errors.Is(err, target) })
 }
 
 // hangUp closes a connection and waits, for closeTimeout at most, until the server has closed it, too.

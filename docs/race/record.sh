@@ -1,6 +1,6 @@
 #!/bin/sh
 # Records the runs and the pictures in docs again, on the PostgreSQL at DATABASE_URL, whose books it replaces, and on a
-# temporary one. It takes some five minutes. Close other programs first: each record names the load of the machine.
+# temporary one. It takes some ten minutes. Close other programs first: each record names the load of the machine.
 set -eu
 cd "$(dirname "$0")/../.."
 lab=$(mktemp -d)
@@ -36,3 +36,5 @@ docs/race/million.sh < docs/race/million.txt > docs/pictures/million.svg
 	about go test -v ./database3/pool/pooltest, all pools side by side, and of it the promises that were not kept
 	go test -count 1 -v ./database3/pool/pooltest | sed -n 's/^ *pooltest.go:[0-9]*: \(Test.*: not kept: \)/\1/p; s/^ *pooltest.go:[0-9]*: \([A-Za-z]*: [0-9]* of [0-9]* kept\)/\1/p' | cut -c 1-300 | sort
 } > docs/race/faults.txt
+# These two take what a cluster needs: apt install patroni etcd-server haproxy python3-etcd
+go test -count 1 -timeout 15m -run 'TestCluster|TestBooksOnThreeServers' ./internal/outgrow -record

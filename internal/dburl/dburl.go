@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -141,11 +142,22 @@ func PQ(address string) (string, error) {
 		if seconds, _ := strconv.Atoi(t.Settings["connect_timeout"]); t.Settings["sslmode"] == "prefer" {
 			t.Settings["connect_timeout"] = strconv.Itoa(min(seconds, 3))
 		}
+		// For read-only, lib/pq 1.12.3 takes no standby, as libpq and pgx do.
+		if t.Settings["target_session_attrs"] == "read-only" {
+			t.Settings["target_session_attrs"] = "standby"
+		}
 	})
 }
 
 // PGX returns address in the form that github.com/jackc/pgx/v5 takes, without the settings that only lib/pq knows.
-func PGX(address string) (string, error) { return forDriver(address, pqOnly, func(*Target) {}) }
+func PGX(address string) (string, error) {
+	return forDriver(address, pqOnly, func(t *Target) {
+		// lib/pq does this for each connection, and pgx never does.
+		if t.Settings["load_balance_hosts"] == "random" {
+			rand.Shuffle(len(t.Hosts), func(i, j int) { t.Hosts[i], t.Hosts[j] = t.Hosts[j], t.Hosts[i] })
+		}
+	})
+}
 
 func forDriver(address string, others map[string]bool, change func(*Target)) (string, error) {
 	t, err := Parse(address)
@@ -155,10 +167,10 @@ func forDriver(address string, others map[string]bool, change func(*Target)) (st
 	if t.File != "" {
 		return "", needsPostgres
 	}
+	change(t)
 	for name := range others {
 		delete(t.Settings, name)
 	}
-	change(t)
 	return t.String(), nil
 }
 

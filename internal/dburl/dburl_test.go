@@ -458,3 +458,18 @@ func FuzzAnAddressIsTakenByBothDriversOrRefusedWithoutItsPassword(f *testing.F) 
 		driversTake(t, raw)
 	})
 }
+
+func TestRandomHostsAreInAnyOrderForPGX(t *testing.T) {
+	const address = "postgres://penny@first:5432,second:5433/penny?load_balance_hosts=random"
+	found := make(map[string]bool)
+	for range 100 {
+		got, err := PGX(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[got[strings.Index(got, "&host="):]] = true
+	}
+	if !found["&host=first,second&port=5432,5433"] || !found["&host=second,first&port=5433,5432"] || len(found) != 2 {
+		t.Errorf("the hosts are %v", found)
+	}
+}

@@ -5,6 +5,7 @@ package outgrow
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/url"
@@ -32,6 +33,8 @@ import (
 	"example.com/penny/internal/retry"
 	"example.com/penny/internal/skip"
 )
+
+var record = flag.Bool("record", false, "write what TestCluster and TestBooksOnThreeServers measured to docs/race")
 
 // A layer is a stage, and the form of address that its driver takes.
 type layer struct {
@@ -247,6 +250,66 @@ func TestWhatAPoolerRefusesIsToldAsWhatItIs(t *testing.T) {
 			if _, err := s.ByAuthor(t.Context(), "ker", 10); err == nil || explain.Name(err) != c.cause {
 				says, _ := explain.Error(err, wrong.String())
 				t.Errorf("%s tells the cause %q as %q: %s", name, c.cause, explain.Name(err), says)
+			}
+		}
+	}
+}
+
+func TestEveryLayerAsksTheServerThatTheAddressWants(t *testing.T) {
+	t.Parallel()
+	primary := pgtest.Server(t, localpg.Options{Config: map[string]string{"log_statement": "all"}})
+	pgtest.LoadBooks(t, primary.URL("postgres"))
+	standby, err := primary.Standby(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { standby.Stop() })
+	pgtest.Eventually(t, time.Minute, "the standby has the books", func() bool {
+		conn, err := pgx.Connect(t.Context(), standby.URL("postgres"))
+		if err != nil {
+			return false
+		}
+		defer conn.Close(t.Context())
+		_, err = conn.Exec(t.Context(), "SELECT FROM books")
+		return err == nil
+	})
+	at := func(servers ...*localpg.Server) string {
+		u, err := url.Parse(primary.URL("postgres"))
+		if err != nil {
+			t.Fatal("the address does not parse")
+		}
+		var hosts []string
+		for _, server := range servers {
+			hosts = append(hosts, fmt.Sprintf("127.0.0.1:%d", server.Port()))
+		}
+		u.Host = strings.Join(hosts, ",")
+		return u.String() + "&load_balance_hosts=random&target_session_attrs="
+	}
+	questions := func(server *localpg.Server) int { return strings.Count(server.Log(), "author ILIKE") }
+	for wants, right := range map[string]*localpg.Server{"any": nil, "read-write": primary, "primary": primary,
+		"read-only": standby, "standby": standby, "prefer-standby": standby} {
+		for name := range layers {
+			before := map[*localpg.Server]int{primary: questions(primary), standby: questions(standby)}
+			if r := calls(t.Context(), open(t, name, at(primary, standby)+wants), 10); r.Failed() > 0 {
+				t.Errorf("%s, %s: %v", name, wants, r.Err)
+			}
+			for server, count := range before {
+				if asked := questions(server) - count; right != nil && (asked > 0) != (server == right) {
+					t.Errorf("%s, %s: the server at port %d got %d questions, and the right one is at %d", name, wants, server.Port(), asked, right.Port())
+				}
+			}
+			if right == nil || wants == "prefer-standby" {
+				continue
+			}
+			wrong := primary
+			if right == primary {
+				wrong = standby
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			defer cancel()
+			_, err := open(t, name, at(wrong)+wants).ByAuthor(ctx, "ker", 10)
+			if got := explain.Name(err); err == nil || got != "no primary" {
+				t.Errorf("%s, %s, with the other server alone: %v, named %q", name, wants, err, got)
 			}
 		}
 	}
