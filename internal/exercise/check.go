@@ -17,6 +17,7 @@ import (
 
 	"example.com/penny/internal/exercise/given"
 	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/scratch"
 )
 
 // most is how many bytes of a check's output are kept.
@@ -80,11 +81,12 @@ func (r *Runner) Check(ctx context.Context, e Exercise) (Result, error) {
 			return result, err
 		}
 	}
-	folder, err := os.MkdirTemp("", "penny-exercise-")
+	temporary, err := scratch.New("", "exercise")
 	if err != nil {
 		return result, err
 	}
-	defer os.RemoveAll(folder)
+	defer temporary.Remove()
+	folder := temporary.Path
 	program := filepath.Join(folder, "check.exe")
 	if out, err := r.build(ctx, e, folder, program); ctx.Err() != nil {
 		return result, ctx.Err()
@@ -100,7 +102,7 @@ func (r *Runner) Check(ctx context.Context, e Exercise) (Result, error) {
 	out := &tail{}
 	cmd := exec.CommandContext(running, program, "-test.v=test2json", "-test.timeout="+limit.String(), "-test.parallel=8", "-test.paniconexit0")
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = r.Root, out, out, time.Second
-	cmd.Env = clean(os.Environ())
+	cmd.Env = append(clean(os.Environ()), "TMPDIR="+folder, "TMP="+folder) // a check that is ended leaves its files there
 	if e.Server {
 		cmd.Env = append(cmd.Env, given.Bin+"="+r.bin)
 		cmd.Env = append(cmd.Env, given.Server+"="+r.server.URL("postgres"))

@@ -39,7 +39,7 @@ var All = []Pitfall{
 	{"failed-transaction", "one transaction fails, then 40 calls come", "a queue", "Penny's pool", "100", failedTransaction},
 	{"restart", "the server restarts under 4 callers", "a queue", "Penny's pool", "100", restart},
 	{"failover", "the server dies and its standby takes over, under 4 callers", "a queue", "Penny's pool", "100", failover},
-	{"no-index", "a search among 200,000 books", "no index", "trigram index", "100", noIndex},
+	{"no-index", "a search among 50,000 books", "no index", "trigram index", "100", noIndex},
 	{"transaction-pooler", "100 calls through PgBouncer in transaction mode", "as it is", "exec mode", "100", transactionPooler},
 }
 

@@ -3,13 +3,13 @@ package pitfall
 import (
 	"bytes"
 	"errors"
-	"os"
 	"regexp"
 	"strings"
 	"testing"
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/skip"
 )
 
 // Each pitfall is one, and what is beside it prevents it.
@@ -24,8 +24,8 @@ func TestEachPitfallIsOneAndIsPrevented(t *testing.T) {
 		t.Run(p.Name, func(t *testing.T) {
 			var out bytes.Buffer
 			err := p.Show(t.Context(), &out, bin)
-			if errors.Is(err, ErrNoBouncer) && os.Getenv("CI") == "" {
-				t.Skip(err)
+			if errors.Is(err, ErrNoBouncer) {
+				skip.Test(t, err)
 			}
 			if err != nil {
 				t.Fatal(err)
