@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"encoding/base64"
 	"fmt"
 	"html/template"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/yuin/goldmark"
@@ -48,7 +50,7 @@ func runSlides(_ context.Context, env *environment, args []string) error {
 		if err != nil {
 			return err
 		}
-		more, err := slidesOf(source)
+		more, err := slidesOf(source, filepath.Dir(chapter))
 		if err != nil {
 			return fmt.Errorf("%s: %w", chapter, err)
 		}
@@ -70,8 +72,10 @@ func runSlides(_ context.Context, env *environment, args []string) error {
 	return nil
 }
 
-// slidesOf makes a slide of each section of a chapter.
-func slidesOf(source []byte) (slides []slide, err error) {
+var picture = regexp.MustCompile(`src="([^":]+\.svg)"`)
+
+// slidesOf makes a slide of each section of a chapter. The pictures, which are in folder, become a part of it.
+func slidesOf(source []byte, folder string) (slides []slide, err error) {
 	markdown := goldmark.New(goldmark.WithExtensions(extension.Table))
 	var shows, notes, points bytes.Buffer
 	finish := func() {
@@ -82,7 +86,14 @@ func slidesOf(source []byte) (slides []slide, err error) {
 			fmt.Fprintf(&shows, "<ul>%s</ul>", points.String())
 		}
 		last := &slides[len(slides)-1]
-		last.Shows, last.Notes = template.HTML(shows.String()), template.HTML(notes.String())
+		seen := picture.ReplaceAllStringFunc(shows.String(), func(src string) string {
+			drawn, err := os.ReadFile(filepath.Join(folder, filepath.FromSlash(picture.FindStringSubmatch(src)[1])))
+			if err != nil {
+				return src
+			}
+			return `src="data:image/svg+xml;base64,` + base64.StdEncoding.EncodeToString(drawn) + `"`
+		})
+		last.Shows, last.Notes = template.HTML(seen), template.HTML(notes.String())
 		shows.Reset()
 		notes.Reset()
 		points.Reset()
@@ -101,7 +112,14 @@ func slidesOf(source []byte) (slides []slide, err error) {
 				slides = append(slides, slide{Chapter: chapter, Title: strings.ReplaceAll(title, "`", "")})
 				continue
 			}
+		case *ast.FencedCodeBlock:
+			if string(n.Language(source)) == "mermaid" { // a drawing's source, which only GitHub draws
+				into = &notes
+			}
 		case *ast.Paragraph:
+			if _, ok := n.FirstChild().(*ast.Image); ok {
+				break
+			}
 			into = &notes
 			first, _, _ := strings.Cut(strings.Join(strings.Fields(string(n.Lines().Value(source))), " "), ". ")
 			var point bytes.Buffer
