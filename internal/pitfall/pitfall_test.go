@@ -22,6 +22,7 @@ func TestEachPitfallIsOneAndIsPrevented(t *testing.T) {
 	counts := regexp.MustCompile(`(?:calls failed|books found) +(\d+) of \d+ +(\d+) of \d+`)
 	for _, p := range All {
 		t.Run(p.Name, func(t *testing.T) {
+			t.Parallel()
 			var out bytes.Buffer
 			err := p.Show(t.Context(), &out, bin)
 			if errors.Is(err, ErrNoBouncer) {
