@@ -18,6 +18,7 @@ require (
 	github.com/libtnb/sqlite v1.2.2
 	github.com/schollz/progressbar/v3 v3.19.1
 	github.com/xi2/xz v0.0.0-20171230120015-48954b6210f8
+	github.com/yuin/goldmark v1.8.7
 	golang.org/x/sys v0.49.0
 	golang.org/x/term v0.47.0
 	golang.org/x/text v0.41.0

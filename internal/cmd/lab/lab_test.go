@@ -46,6 +46,7 @@ func TestWrongUsageHasStatus2(t *testing.T) {
 		{"race", "-c", "0"}, {"race", "-pool", "0"}, {"race", "-rtt", "-1s"}, {"race", "-only", "database9"},
 		{"race", "-pool", "4294967297"}, {"race", "-n", "99999999999"}, {"race", "-rtt", "1h"}, {"demo", "-n", "2000"}, {"demo", "-max-connections", "3"},
 		{"postgres", "-max-connections", "1"}, {"stick"},
+		{"exercise", "0"}, {"exercise", "99"}, {"exercise", "title"}, {"exercise", "-hint", "99"}, {"break"}, {"break", "nothing"}, {"show"},
 	} {
 		if out, errs, status := lab(t, "", args...); status != 2 || out != "" || errs == "" {
 			t.Errorf("%v: status %d, %q", args, status, errs)

@@ -35,6 +35,11 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 	if err != nil {
 		return err
 	}
+	return fillAt(ctx, env, address, *books, *index, *yes)
+}
+
+// fillAt fills the database at address. Unless yes is true, it asks before it drops what penny.sql does not bring back.
+func fillAt(ctx context.Context, env *environment, address string, books int, index, yes bool) error {
 	var shop shop = &postgresShop{}
 	if dburl.IsSQLite(address) {
 		shop = &sqliteShop{}
@@ -43,12 +48,12 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	defer shop.close()
-	bar := progress(env, int64(*books), "books")
+	bar := progress(env, int64(books), "books")
 	var dropped, agreed []string
 	for {
-		err := shop.fill(ctx, *books, *index, bar, func(lost []string) bool {
+		err := shop.fill(ctx, books, index, bar, func(lost []string) bool {
 			dropped = lost
-			return len(lost) == 0 || *yes || slices.Equal(lost, agreed)
+			return len(lost) == 0 || yes || slices.Equal(lost, agreed)
 		})
 		if !errors.Is(err, errNotAgreed) {
 			if err != nil {
@@ -63,11 +68,11 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 		agreed = dropped
 	}
 	_ = bar.Finish()
-	if *yes && len(dropped) > 0 {
+	if yes && len(dropped) > 0 {
 		fmt.Fprintf(env.stdout, "Dropped the old books table, which differed from that of penny.sql:\n%s", itemize(dropped))
 	}
-	fmt.Fprintf(env.stdout, "The books table has %d books now", theThree+*books)
-	if *index {
+	fmt.Fprintf(env.stdout, "The books table has %d books now", theThree+books)
+	if index {
 		fmt.Fprint(env.stdout, ", and an index on their authors")
 	}
 	fmt.Fprintln(env.stdout, ".")

@@ -27,6 +27,11 @@ var commands = []command{
 	{"postgres", "start a real PostgreSQL on this computer", runPostgres},
 	{"load", "load penny.sql, or a million books, into DATABASE_URL", runLoad},
 	{"doctor", "find out what is wrong with DATABASE_URL", runDoctor},
+	{"exercise", "check the exercises, with hints and solutions", runExercise},
+	{"break", "show a pitfall of the lecture beside what prevents it", runBreak},
+	{"slides", "write slides made from the chapters", runSlides},
+	{"show", "print a function with line numbers, for a projector", runShow},
+	{"reset", "put back what a lecture changes", runReset},
 	{"stick", "copy what Penny downloads to a folder, for computers without a network", runStick},
 	{"race", "run the stages side by side, the pool against no pool", runRace},
 	{"demo", "show in a browser why a pool is faster", runDemo},
@@ -85,6 +90,8 @@ func run(ctx context.Context, env *environment, args []string) int {
 			return 0
 		case errors.Is(err, errUsage):
 			return 2
+		case errors.Is(err, errUnsolved):
+			return 1
 		}
 		report(env.stderr, name, err)
 		return 1

@@ -73,14 +73,23 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 	}
 }
 
-// startServer finds PostgreSQL and starts a server. Its errors have hints.
-func startServer(ctx context.Context, env *environment, search localpg.Search, o localpg.Options) (*localpg.Server, error) {
+// findPostgres returns the folder with PostgreSQL's programs, which it downloads if there are none.
+func findPostgres(ctx context.Context, env *environment, search localpg.Search) (string, error) {
 	search.Progress = func(download io.Reader, size int64) io.Reader {
 		fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
 		return showing(env)(download, size)
 	}
+	bin, err := localpg.Find(ctx, search)
+	if errors.Is(err, localpg.ErrMissing) && ctx.Err() == nil {
+		err = &hinted{err, "install PostgreSQL: " + localpg.HowToInstall() + "; or name a copy of Maven's repository in " + localpg.RepositoryVariable}
+	}
+	return bin, err
+}
+
+// startServer finds PostgreSQL and starts a server. Its errors have hints.
+func startServer(ctx context.Context, env *environment, search localpg.Search, o localpg.Options) (*localpg.Server, error) {
 	var err error
-	if o.BinDir, err = localpg.Find(ctx, search); err == nil {
+	if o.BinDir, err = findPostgres(ctx, env, search); err == nil {
 		fmt.Fprintf(env.stderr, "Starting PostgreSQL, its data in %s\n", cmp.Or(o.DataDir, "a temporary folder"))
 		server, started := localpg.Start(ctx, o)
 		if started == nil {
@@ -92,7 +101,7 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 	case ctx.Err() != nil:
 		return nil, &hinted{errors.New("interrupted"), "run it again: it starts over with what was half done"}
 	case errors.Is(err, localpg.ErrMissing):
-		return nil, &hinted{err, "install PostgreSQL: " + localpg.HowToInstall() + "; or name a copy of Maven's repository in " + localpg.RepositoryVariable}
+		return nil, err
 	case errors.Is(err, localpg.ErrRunning):
 		return nil, &hinted{err, "stop that one first, or give this one another folder with -data"}
 	case errors.Is(err, localpg.ErrForeign):

@@ -1,0 +1,2 @@
+SELECT isbn FROM books
+ORDER BY isbn

@@ -1,0 +1,1 @@
+-- What makes the search fast, with a million books. Write it below.

@@ -1,0 +1,85 @@
+package exercise
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "write docs/exercises.md and docs/solutions.md")
+
+const exercisesHead = `# Exercises
+
+` + "`go tool lab exercise`" + ` lists them and says which is next. ` + "`go tool lab exercise 7`" + ` checks the seventh and says what is still wrong,
+` + "`-hint 7`" + ` gives a hint and, asked again, a second one, and ` + "`go tool lab exercise 7 -watch`" + ` checks again whenever you save a file. A
+check starts a PostgreSQL of its own, so that you need no address. It changes none of your files.
+
+Each exercise has a folder in [exercises](../exercises), and no solution gets in the way of another. ` + "`git checkout exercises pennyapp`" + `
+puts everything back. [Solutions](solutions.md) are on a page of their own; ` + "`go tool lab exercise -solution 7`" + ` shows one that you
+have solved.
+
+For a class, [classroom.yml](classroom.yml) is a workflow for GitHub: it checks what a student has pushed and lists the points.
+`
+
+const solutionsHead = `# Solutions
+
+One way to solve each of the [exercises](exercises.md), and a way that looks right and is not. In a block, the lines with a minus
+go and the lines with a plus come.
+`
+
+var (
+	open   = regexp.MustCompile("(?m)^```(diff|new) file=(\\S+)$")
+	copied = regexp.MustCompile(`(?m)^copy (\S+) (\S+)$`)
+)
+
+// page renders a change for docs/solutions.md.
+func page(c Change) string {
+	text := open.ReplaceAllStringFunc(c.Text, func(fence string) string {
+		part := open.FindStringSubmatch(fence)
+		language := "diff"
+		if part[1] == "new" {
+			language = strings.TrimPrefix(filepath.Ext(part[2]), ".")
+		}
+		return fmt.Sprintf("`%s`:\n\n```%s", part[2], language)
+	})
+	return copied.ReplaceAllString(text, "copy the Go files of `$1` to `$2`.")
+}
+
+// The pages are written from the same files as the command's answers.
+func TestThePagesAreTheExercises(t *testing.T) {
+	exercises, solutions := exercisesHead, solutionsHead
+	for _, e := range All() {
+		title := fmt.Sprintf("\n## %d. %s\n\n", e.Number, e.Title)
+		exercises += title + e.Goal + "\n\n"
+		for _, file := range e.Files {
+			if _, err := os.Stat(filepath.Join(root, file)); err == nil {
+				exercises += fmt.Sprintf("[`%s`](../%s)\n", file, file)
+			} else {
+				exercises += fmt.Sprintf("`%s`, which you make\n", file)
+			}
+		}
+		if e.Points > 1 {
+			exercises += fmt.Sprintf("(%d promises, a point each)\n", e.Points)
+		}
+		exercises += "\n"
+		for i, hint := range e.Hints {
+			exercises += fmt.Sprintf("<details><summary>Hint %d</summary>\n\n%s\n\n</details>\n", i+1, hint)
+		}
+		solutions += title + page(e.Solution) + "\n\n**Not quite:** " + page(e.Wrong) + "\n"
+	}
+	for name, want := range map[string]string{"exercises.md": exercises, "solutions.md": solutions} {
+		file := filepath.Join(root, "docs", name)
+		if *update {
+			if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("docs/%s is not what the exercises say (%v): go test ./internal/exercise -run Pages -update", name, err)
+		}
+	}
+}

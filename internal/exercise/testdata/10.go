@@ -1,0 +1,94 @@
+package page
+
+import (
+	"database/sql"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "modernc.org/sqlite"
+
+	"example.com/penny"
+)
+
+func TestExercise(t *testing.T) {
+	folder := t.TempDir()
+	file := filepath.Join(folder, "penny.sqlite")
+	db, err := sql.Open("sqlite", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec(penny.SQL); err != nil {
+		t.Fatal(err)
+	}
+	for n := range 150 {
+		if _, err := db.Exec(`INSERT INTO books VALUES ($1, 'Sedgewick', 'Algorithms')`, fmt.Sprintf("9%03d", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	db.Close()
+	program := filepath.Join(folder, "pennyapp.exe")
+	if out, err := exec.Command("go", "build", "-o", program, "./pennyapp").CombinedOutput(); err != nil {
+		t.Fatalf("pennyapp does not compile: %s", out)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	host := listener.Addr().String()
+	listener.Close()
+	_, port, _ := net.SplitHostPort(host)
+	app := exec.Command(program)
+	app.Dir = folder
+	app.Env = append(os.Environ(), "PORT="+port, "DATABASE_URL=sqlite:///"+filepath.ToSlash(file))
+	if err := app.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer app.Wait()
+	defer app.Process.Kill()
+	started := false
+	for range 200 {
+		if status, _ := get("http://" + host + "/healthz"); status == http.StatusOK {
+			started = true
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if !started {
+		t.Fatal("pennyapp does not start")
+	}
+	status, body := get("http://" + host + "/books")
+	if status != http.StatusOK {
+		t.Fatalf("/books answers with the status %d, want 200", status)
+	}
+	for _, title := range []string{"Algorithms in C", "The Practice of Programming"} {
+		if !strings.Contains(body, title) {
+			t.Fatalf("/books does not have %s", title)
+		}
+	}
+	if n := strings.Count(body, "Algorithms") + strings.Count(body, "Programming"); n > 110 {
+		t.Fatal("/books shows more than a hundred books")
+	}
+	if status, _ := get("http://" + host + "/searchresults?author=ker"); status != http.StatusOK {
+		t.Fatalf("the search answers with the status %d, want 200", status)
+	}
+}
+
+var client = http.Client{Timeout: 5 * time.Second}
+
+func get(address string) (int, string) {
+	response, err := client.Get(address)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	return response.StatusCode, string(body)
+}

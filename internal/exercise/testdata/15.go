@@ -1,0 +1,48 @@
+package lastcopy
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"example.com/penny/internal/exercise/given"
+)
+
+// Every change of the stock takes a while, so that the customers certainly meet.
+const slow = `;
+	CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;
+	CREATE TRIGGER slow BEFORE UPDATE ON stock FOR EACH ROW EXECUTE FUNCTION slow();
+	INSERT INTO stock VALUES ('123', 5)`
+
+func TestExercise(t *testing.T) {
+	address := given.Books(t, "")
+	given.Exec(t, address, Table+slow)
+	db := given.Open(t, address)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var sold, soldOut atomic.Int64
+	var customers sync.WaitGroup
+	for range 20 {
+		customers.Go(func() {
+			switch err := Sell(ctx, db, "123"); {
+			case err == nil:
+				sold.Add(1)
+			case errors.Is(err, ErrSoldOut):
+				soldOut.Add(1)
+			default:
+				t.Errorf("Sell fails: %v", err)
+			}
+		})
+	}
+	customers.Wait()
+	var left int
+	if err := db.QueryRow(`SELECT copies FROM stock`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	if sold.Load() != 5 || soldOut.Load() != 15 || left != 0 {
+		t.Fatalf("of 5 copies, %d were sold to 20 customers, %d customers heard that it is sold out, and %d copies are left", sold.Load(), soldOut.Load(), left)
+	}
+}

@@ -1,0 +1,44 @@
+package migration
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"example.com/penny/internal/exercise/given"
+)
+
+func TestExercise(t *testing.T) {
+	db := given.Open(t, given.Books(t, ""))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var apps sync.WaitGroup
+	for range 8 {
+		apps.Go(func() {
+			if err := Migrate(ctx, db); err != nil {
+				t.Errorf("eight apps start at once, and Migrate fails: %v", err)
+			}
+		})
+	}
+	apps.Wait()
+	if t.Failed() {
+		return
+	}
+	if _, err := db.Exec(`INSERT INTO books (isbn, author, title) VALUES ('456', 'Pike', 'Go')`); err != nil {
+		t.Fatalf("the old version of the app cannot add a book any more: %v", err)
+	}
+	if _, err := db.Exec(`UPDATE books SET price = 3000 WHERE isbn = '123'`); err != nil {
+		t.Fatalf("a book gets no price: %v", err)
+	}
+	if err := Migrate(ctx, db); err != nil {
+		t.Fatalf("the app starts again, and Migrate fails: %v", err)
+	}
+	var price, books int
+	if err := db.QueryRow(`SELECT price FROM books WHERE isbn = '123'`).Scan(&price); err != nil || price != 3000 {
+		t.Fatalf("a book had the price 3000; after another migration it has %d (%v)", price, err)
+	}
+	if err := db.QueryRow(`SELECT count(*) FROM books WHERE price >= 0`).Scan(&books); err != nil || books != 4 {
+		t.Fatalf("after the migration there are %d books with a price, want 4 (%v)", books, err)
+	}
+}
