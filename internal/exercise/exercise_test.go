@@ -13,6 +13,7 @@ import (
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/skip"
 )
 
 const root = "../.."
@@ -77,9 +78,7 @@ func runner(t *testing.T, root string) *Runner {
 // Each check fails on the repository as it is, and on a typical mistake, and passes with the solution. No file
 // is put back after the solution: the whole has to compile with all solutions in place.
 func TestEachCheckTellsTheSolutionFromTheRest(t *testing.T) {
-	if testing.Short() {
-		t.Skip("-short: it takes a minute or more")
-	}
+	skip.Long(t)
 	folder := module(t)
 	r := runner(t, folder)
 	check := func(t *testing.T, e Exercise) Result {

@@ -27,6 +27,7 @@ import (
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 	"example.com/penny/internal/retry"
+	"example.com/penny/internal/skip"
 )
 
 const (
@@ -40,6 +41,9 @@ var passing = []string{"no primary", "server starting", "session ended", "connec
 // TestCluster runs every layer on a cluster while it breaks. It does not cut the network between the nodes, which takes
 // network namespaces and so root; a frozen node looks the same from outside.
 func TestCluster(t *testing.T) {
+	if !*record {
+		skip.Long(t)
+	}
 	t.Parallel()
 	c := startCluster(t)
 	pgtest.Exec(t, c.url("primary"), "CREATE TABLE writes (id bigint PRIMARY KEY)")

@@ -1,4 +1,4 @@
-// Package skip skips a test if this computer lacks something that the test needs.
+// Package skip skips a test that this computer, or the moment, is not for.
 package skip
 
 import (
@@ -19,4 +19,12 @@ func Test(tb testing.TB, reason any) {
 		_ = os.Truncate(list.Value.String(), 1<<20)
 	}
 	tb.Skip(reason)
+}
+
+// Long skips a test that takes minutes, unless CI is set. .ci/run sets it, and so does CI=1 go test ./internal/exercise.
+func Long(tb testing.TB) {
+	tb.Helper()
+	if os.Getenv("CI") == "" || testing.Short() {
+		tb.Skip("it takes minutes: only with CI set")
+	}
 }
