@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"example.com/penny"
 	"example.com/penny/internal/localpg"
@@ -195,13 +196,23 @@ func Lock(tb testing.TB, address, table string) (unlock func()) {
 	return unlock
 }
 
+// connect opens a connection. While the server is full, which a test may have brought about, it tries again.
 func connect(ctx context.Context, tb testing.TB, address string) *pgx.Conn {
 	tb.Helper()
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		tb.Fatal(err)
+	for {
+		conn, err := pgx.Connect(ctx, address)
+		if err == nil {
+			return conn
+		}
+		if refused, ok := errors.AsType[*pgconn.PgError](err); !ok || refused.Code != "53300" {
+			tb.Fatal(err)
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			tb.Fatal(err)
+		}
 	}
-	return conn
 }
 
 func execute(address, statements string) error {
