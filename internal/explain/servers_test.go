@@ -91,7 +91,7 @@ func TestEveryLayerTellsTheSameCauseAndItsHintWorks(t *testing.T) {
 	for _, c := range []struct {
 		cause  string
 		name   string
-		broken func(t *testing.T) (address string, mended func() string) // mended follows the hint
+		broken func(t *testing.T) (address string, fixed func() string) // fixed follows the hint
 	}{
 		{"unknown database", "without sslmode", func(t *testing.T) (string, func() string) {
 			return with(t, good, func(u *url.URL) { u.RawQuery = ""; u.Path = "/nowhere" }), func() string { return good }
@@ -209,7 +209,7 @@ func TestEveryLayerTellsTheSameCauseAndItsHintWorks(t *testing.T) {
 		}},
 	} {
 		t.Run(strings.TrimSpace(c.cause+" "+c.name), func(t *testing.T) {
-			address, mended := c.broken(t)
+			address, fixed := c.broken(t)
 			t.Setenv(dburl.Variable, address)
 			const secret = "hunter2!"
 			errs := make([]error, len(layers))
@@ -240,7 +240,7 @@ func TestEveryLayerTellsTheSameCauseAndItsHintWorks(t *testing.T) {
 					t.Errorf("%s: the cause is %q (%s), want %q", l.name, name, says, c.cause)
 				}
 			}
-			after := mended()
+			after := fixed()
 			for i, l := range layers {
 				_, err := ask(t.Context(), i, after, "ker")
 				t.Setenv(dburl.Variable, after)

@@ -1,0 +1,61 @@
+package doctest
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// turns are turns of phrase that a reader stumbles over, and what to write instead.
+var turns = []struct {
+	pattern *regexp.Regexp
+	instead string
+}{
+	{regexp.MustCompile(`(?i)\banew\b`), "again"},
+	{regexp.MustCompile(`(?i)\bmend(s|ed|ing)?\b`), "fix"},
+	{regexp.MustCompile(`(?i)\bwhere (there is|there are) (none|no)\b`), "if it is missing"},
+	{regexp.MustCompile(`(?i)\b(is|are) none of\b`), "is not one of"},
+	{regexp.MustCompile(`(?i)\bwrongs? (nobody|somebody)\b`), "is unfair to"},
+	{regexp.MustCompile(`(?i)\bheeds? not\b`), "ignores"},
+	{regexp.MustCompile(`(?i)\bin place of who\b`), "instead of"},
+	{regexp.MustCompile(`(?i)\bwho(ever)? waits? (in turn|is served)\b`), "callers that wait"},
+}
+
+// CONTRIBUTING.md shows some of them as examples, and so does this file.
+func TestNoStiffTurnsOfPhrase(t *testing.T) {
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && entry.Name() == ".git":
+			return filepath.SkipDir
+		case entry.IsDir(), entry.Name() == "CONTRIBUTING.md", entry.Name() == "words_test.go":
+			return nil
+		}
+		switch filepath.Ext(path) {
+		case ".go", ".md", ".html", ".js", ".css", ".sh", ".yml", ".yaml":
+		default:
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		number := 0
+		for line := range strings.Lines(string(text)) {
+			number++
+			for _, turn := range turns {
+				if found := turn.pattern.FindString(line); found != "" {
+					t.Errorf("%s:%d: %q; write %q or the like", path, number, found, turn.instead)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
