@@ -29,7 +29,7 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// shop is the app as it stands on the internet, middleware and limits included, on a store.
+// shop serves the app with its middleware and limits, as on the internet.
 func shop(t *testing.T, store penny.Store) (base string, log *safeBuffer) {
 	t.Helper()
 	server, log := unstarted(store)

@@ -27,7 +27,7 @@ const root = "../.."
 
 // A block is a fenced part of a page.
 type block struct {
-	info string // what stands behind the fence
+	info string // the words after the fence
 	line int
 	text string
 }
