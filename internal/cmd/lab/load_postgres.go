@@ -34,6 +34,44 @@ func (s *postgresShop) open(ctx context.Context, address string) (err error) {
 func (s *postgresShop) close() { s.conn.Close(context.Background()) }
 
 func (s *postgresShop) fill(ctx context.Context, books int, index bool, bar *progressbar.ProgressBar, agreed func([]string) bool) error {
+	watched, stop := s.watch(ctx)
+	defer stop()
+	err := s.fillWatched(watched, books, index, bar, agreed)
+	if hangs := context.Cause(watched); err != nil && hangs != nil && ctx.Err() == nil {
+		return hangs
+	}
+	return err
+}
+
+// watchEvery is how often a second connection is made while the first works, and how long that may take.
+const watchEvery = 3 * time.Second
+
+// watch returns a context that ends if the server hangs. A long statement and a server that hangs look alike on one connection,
+// so watch makes a second one from time to time.
+func (s *postgresShop) watch(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	config := s.conn.Config()
+	go func() {
+		for {
+			select {
+			case <-time.After(watchEvery):
+			case <-ctx.Done():
+				return
+			}
+			brief, done := context.WithTimeout(ctx, watchEvery)
+			conn, err := pgx.ConnectConfig(brief, config)
+			if err == nil {
+				conn.Close(brief)
+			} else if _, answered := errors.AsType[*pgconn.PgError](err); !answered && ctx.Err() == nil {
+				cancel(fmt.Errorf("load penny.sql: %w", err))
+			}
+			done()
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}
+
+func (s *postgresShop) fillWatched(ctx context.Context, books int, index bool, bar *progressbar.ProgressBar, agreed func([]string) bool) error {
 	tx, err := s.conn.Begin(ctx)
 	if err != nil {
 		return fmt.Errorf("begin: %w", err)
