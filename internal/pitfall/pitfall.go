@@ -2,6 +2,7 @@
 package pitfall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -139,13 +140,14 @@ const patience = 5 * time.Second
 
 // A tally counts calls.
 type tally struct {
+	patience      time.Duration // how long a call may take; if it is 0, the constant
 	calls, failed atomic.Int64
 	mu            sync.Mutex // protects says
 	says          string     // the first error of the server
 }
 
 func (t *tally) call(ctx context.Context, ask func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(t.patience, patience))
 	defer cancel()
 	t.calls.Add(1)
 	err := ask(ctx)
@@ -183,7 +185,7 @@ func (t *tally) side(ctx context.Context, goroutines, n int, ask func(context.Co
 
 // during calls ask from four goroutines, 20 times a second each, until fault is over and a second more.
 func during(ctx context.Context, ask asker, fault func() error) ([]figure, error) {
-	t := &tally{}
+	t := &tally{patience: 15 * time.Second} // a slow computer takes a while to start a server
 	over := make(chan struct{})
 	var all sync.WaitGroup
 	for range 4 {

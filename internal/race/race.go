@@ -151,7 +151,9 @@ func (o Options) conditions(ctx context.Context) Conditions {
 		Machine: fmt.Sprintf("%s/%s, %d processors", runtime.GOOS, runtime.GOARCH, runtime.NumCPU()),
 		RTTms:   milliseconds(o.RTT)}
 	if dsn, err := dburl.PGX(o.Address); err == nil {
-		if conn, err := pgx.Connect(ctx, dsn); err == nil {
+		brief, cancel := context.WithTimeout(ctx, 2*time.Second+2*o.RTT) // the race goes on without the version
+		defer cancel()
+		if conn, err := pgx.Connect(brief, dsn); err == nil {
 			defer conn.Close(ctx)
 			version, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), " ")
 			c.Server = "PostgreSQL " + version

@@ -1,0 +1,5 @@
+//go:build race
+
+package pooltest_test
+
+func init() { raceDetector = true }
