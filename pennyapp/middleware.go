@@ -2,9 +2,9 @@ package main
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -78,7 +78,7 @@ func recovered(a *app) http.Handler {
 func logged(logger *slog.Logger, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
-		id := edge.Clean(cmp.Or(r.Header.Get("X-Request-Id"), rand.Text()))
+		id := edge.Clean(cmp.Or(r.Header.Get("X-Request-Id"), strconv.FormatUint(rand.Uint64(), 36)))
 		w.Header().Set("X-Request-Id", id)
 		recorder := &recorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(recorder, r)

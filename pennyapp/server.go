@@ -88,9 +88,12 @@ func (a *app) answered(client net.Addr, status, size int) {
 // ServeHTTP finds the handler for a request. If there is none, it answers in the app's own pages.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-	asGet := r.WithContext(r.Context())
-	asGet.Method = http.MethodGet
-	switch _, pattern := a.mux.Handler(asGet); {
+	asGet := r
+	if !reads {
+		asGet = r.WithContext(r.Context()) // a copy
+		asGet.Method = http.MethodGet
+	}
+	switch handler, pattern := a.mux.Handler(asGet); {
 	case pattern == "":
 		a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
 			Message: "The address may be wrong, or the page is gone."})
@@ -99,7 +102,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.show(w, http.StatusMethodNotAllowed, "error", page{Title: "You can only read this page",
 			Message: "Your browser tried to send something here. The shop only answers questions."})
 	default:
-		a.mux.ServeHTTP(w, r)
+		handler.ServeHTTP(w, r)
 	}
 }
 
