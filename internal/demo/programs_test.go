@@ -491,34 +491,14 @@ func freeAddress(t *testing.T) string {
 
 // silentAddress is that of a server which accepts connections and says nothing.
 func silentAddress(t *testing.T) string {
-	return serve(t, func(net.Conn) {})
+	return pgtest.Serve(t, func(net.Conn) {})
 }
 
 // rudeAddress is that of a server which speaks another protocol.
 func rudeAddress(t *testing.T) string {
-	return serve(t, func(conn net.Conn) {
+	return pgtest.Serve(t, func(conn net.Conn) {
 		_, _ = conn.Read(make([]byte, 1024))
 		fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
 		conn.Close()
 	})
-}
-
-func serve(t *testing.T, answer func(net.Conn)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-			go answer(conn)
-		}
-	}()
-	return listener.Addr().String()
 }

@@ -181,10 +181,10 @@ func TestEveryLayerTellsTheSameCauseAndItsHintWorks(t *testing.T) {
 			return "postgres://penny:hunter2!@db.invalid/penny", func() string { return good }
 		}},
 		{"connection lost", "a server that hangs up", func(t *testing.T) (string, func() string) {
-			return "postgres://penny:hunter2!@" + serve(t, func(conn net.Conn) { conn.Close() }) + "/penny", func() string { return good }
+			return "postgres://penny:hunter2!@" + pgtest.Serve(t, func(conn net.Conn) { conn.Close() }) + "/penny", func() string { return good }
 		}},
 		{"no answer", "a server that says nothing", func(t *testing.T) (string, func() string) {
-			return "postgres://penny:hunter2!@" + serve(t, func(net.Conn) {}) + "/penny?connect_timeout=0", func() string { return good }
+			return "postgres://penny:hunter2!@" + pgtest.Serve(t, func(net.Conn) {}) + "/penny?connect_timeout=0", func() string { return good }
 		}},
 		{"certificate file", "", func(t *testing.T) (string, func() string) {
 			return with(t, good, settings("sslmode=verify-full&sslrootcert="+t.TempDir()+"/no such.pem")), func() string { return good }
@@ -271,7 +271,7 @@ func TestAHostsOwnSentenceIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
 		{"58030", "could not read file: Input/output error", "", "other"},
 	} {
 		t.Run(c.message, func(t *testing.T) {
-			address := "postgres://penny:hunter2!@" + serve(t, func(conn net.Conn) { refuse(conn, c.code, c.message) }) + "/penny?" + c.settings
+			address := "postgres://penny:hunter2!@" + pgtest.Serve(t, func(conn net.Conn) { refuse(conn, c.code, c.message) }) + "/penny?" + c.settings
 			t.Setenv(dburl.Variable, address)
 			for i, l := range layers {
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond) // database3 tries again what may pass
@@ -291,7 +291,7 @@ func TestAHostsOwnSentenceIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
 
 func TestTheSecondOfTwoHostsIsReachedInTimeIfTheFirstIsSilent(t *testing.T) {
 	good := pgtest.BooksURL(t)
-	silent := serve(t, func(net.Conn) {})
+	silent := pgtest.Serve(t, func(net.Conn) {})
 	var all sync.WaitGroup
 	for _, first := range []string{silent, closed(t), silent + "," + silent} {
 		address := with(t, good, func(u *url.URL) { u.Host = first + "," + u.Host })
@@ -348,27 +348,6 @@ func TestASocketIsReachedAndNamed(t *testing.T) {
 	}
 }
 
-// serve returns the address of a server that does what answer does with each connection.
-func serve(t *testing.T, answer func(net.Conn)) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			t.Cleanup(func() { conn.Close() })
-			go answer(conn)
-		}
-	}()
-	return listener.Addr().String()
-}
-
 // closed returns an address where nothing listens.
 func closed(t *testing.T) string {
 	t.Helper()
@@ -420,7 +399,7 @@ func certified(t *testing.T, from, to time.Duration, name string) (address, file
 		t.Fatal(err)
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{certificate}, PrivateKey: key}}}
-	at := serve(t, func(conn net.Conn) {
+	at := pgtest.Serve(t, func(conn net.Conn) {
 		if _, err := io.ReadFull(conn, make([]byte, 8)); err == nil { // SSLRequest
 			_, _ = conn.Write([]byte("S"))
 			encrypted := tls.Server(conn, config)

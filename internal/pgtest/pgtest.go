@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"strings"
@@ -247,3 +248,24 @@ func Eventually(tb testing.TB, within time.Duration, what string, cond func() bo
 
 // booksTemplate is a database of the shared server with penny.sql loaded; to copy it costs less than to load it again.
 const booksTemplate = "penny_books"
+
+// Serve returns the address of something that is not PostgreSQL: answer has each connection. It ends with the test.
+func Serve(tb testing.TB, answer func(net.Conn)) string {
+	tb.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			tb.Cleanup(func() { conn.Close() })
+			go answer(conn)
+		}
+	}()
+	return listener.Addr().String()
+}
