@@ -18,8 +18,8 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// BenchmarkSearchResults asks for the page of results from 16 clients: of the app on its pooled layers, and beside it of a
-// bare net/http handler over pgxpool that renders the same template and has none of the app's care.
+// BenchmarkSearchResults requests the page of results from 16 clients: from the app on its pooled layers and, to compare, from
+// a bare net/http handler over pgxpool, which renders the same template without the app's middleware and limits.
 func BenchmarkSearchResults(b *testing.B) {
 	address := pgtest.BooksURL(b)
 	serve := func(handler http.Handler) func(*testing.B) {
@@ -54,7 +54,7 @@ func BenchmarkSearchResults(b *testing.B) {
 	b.Run("database4", serve(newHTTPServer(newApp(layerOf(four), discard, patience)).Handler))
 }
 
-// bare is the least that shows the page.
+// bare returns a handler that only shows the page.
 func bare(pool *pgxpool.Pool) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		author := r.URL.Query().Get("author")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,12 +11,20 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"example.com/penny/internal/browser"
+	"example.com/penny/internal/skip"
 )
 
-// A visitor comes, searches by keyboard alone, reads, searches again, and is remembered.
+// start starts a browser.
+func start(t *testing.T) context.Context {
+	t.Helper()
+	skip.Long(t)
+	return browser.Start(t)
+}
+
+// A visitor searches with the keyboard alone, reads, searches again, and sees the previous search.
 func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
 	t.Parallel()
-	ctx := browser.Start(t)
+	ctx := start(t)
 	store, _ := sqliteStore(t)
 	base, _ := shop(t, store)
 	text := func(selector string) string {
@@ -45,18 +54,19 @@ func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
 	message := text(".message")
 	if !strings.HasPrefix(greeting, "Good ") || !strings.Contains(previous, "(None)") || !strings.Contains(again, "ker") ||
 		strings.Count(rows, "Kernighan") != 2 || !strings.Contains(message, "Please type an author") {
-		t.Errorf("greeting %q, previous %q, rows %q, again %q, message %q", greeting, previous, rows, again, message)
+		t.Errorf("got greeting %q, previous %q, rows %q, again %q, message %q", greeting, previous, rows, again, message)
 	}
 }
 
-// Every page, on a phone and on a projector, in light and in dark, has nothing in it that axe-core finds fault with, and
-// nothing that makes a reader scroll sideways. PENNY_SCREENSHOTS names a folder to put pictures of them in.
+// On a phone and on a projector, in light and in dark, axe-core finds no fault in any page, and no page scrolls sideways.
+// PENNY_SCREENSHOTS names a folder for pictures of the pages.
 func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 	t.Parallel()
-	ctx, axe := browser.Start(t), browser.Axe(t)
+	axe := browser.Axe(t)
+	ctx := start(t)
 	store, db := sqliteStore(t)
-	db.Exec(`INSERT INTO books VALUES ('978-0-13-468599-1', 'Longstocking-Featherstonehaugh', 'Incomprehensibilities of Electroencephalography'),
-		('978-0-13-468599-2', 'Long', '` + strings.Repeat("n", 60) + `')`)
+	db.Exec(t, `INSERT INTO books VALUES ('978-0-13-468599-1', 'Longstocking-Featherstonehaugh', 'Incomprehensibilities of Electroencephalography'),
+		('978-0-13-468599-2', 'Long', '`+strings.Repeat("n", 60)+`')`)
 	base, _ := shop(t, store)
 	for _, screen := range []struct {
 		name          string
@@ -70,10 +80,6 @@ func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 				t.Fatal(err)
 			}
 			wide, err := chromedp.Run(ctx, chromedp.Evaluate[bool](`document.documentElement.scrollWidth > innerWidth`))
-			if err != nil {
-				t.Fatal(err)
-			}
-			picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,6 +101,10 @@ func TestEveryPageSuitsEveryScreenAndEveryReader(t *testing.T) {
 				t.Errorf("%s on the %s: %s", path, screen.name, finding)
 			}
 			if folder := os.Getenv("PENNY_SCREENSHOTS"); folder != "" {
+				picture, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+				if err != nil {
+					t.Fatal(err)
+				}
 				if err := os.WriteFile(filepath.Join(folder, name+"-"+screen.name+".png"), picture, 0o644); err != nil {
 					t.Fatal(err)
 				}

@@ -1,17 +1,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"os/exec"
-	"regexp"
-	"runtime"
-	"strconv"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,163 +18,82 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// Heroku's buildpack reads what to install from go.mod, installs it with the tag heroku into a folder bin, and runs the
-// line of Procfile with that folder on PATH and little else in the environment. So does this test, against a PostgreSQL
-// that demands TLS and a password, as Heroku's does.
-func TestTheAppBuildsAndRunsAsOnHeroku(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("Heroku's machines run Linux, and Windows has no SIGTERM")
-	}
-	module, err := os.ReadFile("../go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	install := regexp.MustCompile(`(?m)^// \+heroku install (\S+)$`).FindSubmatch(module)
-	if install == nil || !regexp.MustCompile(`(?m)^// \+heroku goVersion go1\.\d+$`).Match(module) {
-		t.Fatal("go.mod lacks the comments for Heroku")
-	}
-	procfile, err := os.ReadFile("../Procfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	command, found := strings.CutPrefix(strings.TrimSpace(string(procfile)), "web: ")
-	if !found {
-		t.Fatal("Procfile has no web process")
-	}
-	bin := t.TempDir()
-	build := exec.Command("go", "install", "-tags", "heroku", string(install[1]))
-	build.Dir = ".."
-	build.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=-mod=readonly")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go install: %v\n%s", err, out)
-	}
+// patient is a command line for a busy machine.
+const patient = "pennyapp -patience 1m"
 
+// Hosted servers demand TLS and a password.
+func TestTheAppWorksWithAHostedServer(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Server(t, localpg.Options{TLS: true})
 	address := server.URL("postgres")
 	pgtest.LoadBooks(t, address)
-	for name, settings := range map[string]string{"with sslmode": "sslmode=require", "as Heroku gives it, without": ""} {
-		t.Run(name, func(t *testing.T) {
+	t.Run("that is far away", func(t *testing.T) {
+		t.Parallel()
+		eachLayer(t, func(t *testing.T, layer string) {
+			far := through(t, address, 250*time.Millisecond)
+			base, log := shop(t, openLayer(t, layer, far))
+			for range 2 {
+				if err := visit(t.Context(), http.DefaultTransport, base); err != nil {
+					t.Errorf("%v: %s", err, log)
+				}
+			}
+		})
+	})
+	// Heroku runs the line of Procfile with the folder of the installed program on PATH and little else in the environment.
+	t.Run("for an app on Heroku", func(t *testing.T) {
+		t.Parallel()
+		procfile, err := os.ReadFile("../Procfile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		command, found := strings.CutPrefix(strings.TrimSpace(string(procfile)), "web: ")
+		if !found {
+			t.Fatal("Procfile has no web process")
+		}
+		bare, _, _ := strings.Cut(address, "?") // as Heroku gives it
+		for _, address := range []string{bare, bare + "?sslmode=require"} {
 			for _, layer := range []string{"", " -layer database2", " -layer database3"} {
-				app := startApp(t, bin, command+layer, query(address, settings))
+				app := startApp(t, command+layer+" -patience 1m", address)
 				if err := visit(t.Context(), http.DefaultTransport, app.base); err != nil {
 					t.Errorf("%q: %v", command+layer, err)
 				}
 				app.stop(t)
 			}
-		})
-	}
-}
-
-type runningApp struct {
-	cmd  *exec.Cmd
-	base string
-	log  *safeBuffer
-	done chan error
-}
-
-// startApp runs a shell line in an environment with nothing else in it, and waits until the app serves. unread, if given, gets
-// the pipe of the log after the first line.
-func startApp(t *testing.T, bin, line, databaseURL string, unread ...func(*os.File)) *runningApp {
-	t.Helper()
-	free, err := localpg.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := strconv.Itoa(free)
-	app := &runningApp{log: &safeBuffer{}, base: "http://127.0.0.1:" + port, done: make(chan error, 1)}
-	app.cmd = exec.Command("/bin/sh", "-c", "exec "+line)
-	app.cmd.Dir = t.TempDir()
-	app.cmd.Env = []string{"PATH=" + bin + ":/usr/bin:/bin", "PORT=" + port, "DATABASE_URL=" + databaseURL}
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { reader.Close() })
-	app.cmd.Stderr = writer
-	if err := app.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	writer.Close()
-	t.Cleanup(func() { app.cmd.Process.Kill() })
-	go func() { app.done <- app.cmd.Wait() }()
-	serving := make(chan struct{})
-	go func() {
-		lines := bufio.NewScanner(reader)
-		for lines.Scan() {
-			app.log.Write(append(lines.Bytes(), '\n'))
-			if bytes.Contains(lines.Bytes(), []byte(`"msg":"serving"`)) {
-				close(serving)
-				if len(unread) > 0 {
-					unread[0](reader)
-					return
-				}
-			}
 		}
-	}()
-	select {
-	case <-serving:
-	case err := <-app.done:
-		t.Fatalf("%s ended at once: %v: %s", line, err, app.log)
-	case <-time.After(30 * time.Second):
-		t.Fatal("the app does not serve")
-	}
-	return app
+	})
 }
 
-// stop ends the app as hosts do, and wants status 0.
-func (app *runningApp) stop(t *testing.T) {
-	t.Helper()
-	if err := app.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-app.done; err != nil {
-		t.Errorf("after SIGTERM: %v", err)
-	}
-}
-
-// buildApp builds the app into a folder, as a user's go build does.
-func buildApp(t *testing.T) (bin string) {
-	t.Helper()
-	bin = t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", bin+"/", ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	return bin
-}
-
-func TestStop(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no such signals")
-	}
-	bin := buildApp(t)
+func TestTheAppStopsWithStatus0(t *testing.T) {
+	t.Parallel()
+	bin(t)
 	address := pgtest.BooksURL(t)
-	t.Run("a body that never comes", func(t *testing.T) {
+	t.Run("if a body never comes", func(t *testing.T) {
 		t.Parallel()
-		app := startApp(t, bin, "pennyapp", address)
-		conn, err := net.Dial("tcp", strings.TrimPrefix(app.base, "http://"))
-		if err != nil {
-			t.Fatal(err)
+		app := startApp(t, patient, address)
+		send(t, dial(t, app.base), "POST /searchform HTTP/1.1\r\nHost: penny\r\nContent-Length: 100\r\n\r\n")
+		app.stop(t)
+	})
+	t.Run("if the terminal closes", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, patient, address)
+		app.signal(t, syscall.SIGHUP)
+		app.ends(t)
+	})
+	t.Run("but not if the terminal closes and nohup started it", func(t *testing.T) {
+		t.Parallel()
+		app := startApp(t, "sh -c 'trap \"\" HUP; exec "+patient+"'", address) // as nohup does
+		app.signal(t, syscall.SIGHUP)
+		if err := visit(t.Context(), http.DefaultTransport, app.base); err != nil {
+			t.Errorf("after SIGHUP: %v", err)
 		}
-		defer conn.Close()
-		io.WriteString(conn, "POST /searchform HTTP/1.1\r\nHost: penny\r\nContent-Length: 100\r\n\r\n")
-		if _, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil {
-			t.Fatal(err)
+		if strings.Contains(app.log.String(), "stopping") {
+			t.Error("SIGHUP stops the app, though it was ignored when the app started")
 		}
 		app.stop(t)
 	})
-	t.Run("the terminal closes", func(t *testing.T) {
+	t.Run("after a router has learned of it", func(t *testing.T) {
 		t.Parallel()
-		app := startApp(t, bin, "pennyapp", address)
-		if err := app.cmd.Process.Signal(syscall.SIGHUP); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-app.done; err != nil {
-			t.Errorf("after SIGHUP: %v", err)
-		}
-	})
-	t.Run("a router hears of it first", func(t *testing.T) {
-		t.Parallel()
-		app := startApp(t, bin, "pennyapp", address)
+		app := startApp(t, patient, address)
 		status := func() int {
 			response, err := http.Get(app.base + "/readyz")
 			if err != nil {
@@ -186,88 +102,82 @@ func TestStop(t *testing.T) {
 			response.Body.Close()
 			return response.StatusCode
 		}
-		pgtest.Eventually(t, 30*time.Second, "the app is ready", func() bool { return status() == 200 })
-		if err := app.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Fatal(err)
-		}
-		pgtest.Eventually(t, 30*time.Second, "a router learns that it stops", func() bool { return status() == 503 })
-		if err := <-app.done; err != nil {
-			t.Errorf("after SIGTERM: %v", err)
-		}
+		eventually(t, "the app is ready", func() bool { return status() == 200 })
+		app.signal(t, syscall.SIGTERM)
+		eventually(t, "/readyz tells a router that the app stops", func() bool { return status() == 503 })
+		app.ends(t)
 	})
-	t.Run("nobody reads the log", func(t *testing.T) {
-		t.Parallel()
-		for _, closed := range []bool{false, true} {
-			app := startApp(t, bin, "pennyapp", address, func(reader *os.File) {
-				if closed {
-					reader.Close()
-				}
-			})
-			// Ten times what a pipe holds.
-			if failed, first := visitors(t.Context(), app.base, 10, 300); failed > 0 {
-				t.Errorf("closed is %t: %d of 3000 requests failed, the first with %s", closed, failed, first)
+	for name, reader := range map[string]func(*os.File){"if the log's reader stalls": func(*os.File) {}, "if the log's reader is gone": func(log *os.File) { log.Close() }} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			app := startApp(t, patient, address, reader)
+			// More lines than the pipe and the app hold.
+			if failed, reason := visitors(t.Context(), app.base, 10, 200); failed > 0 {
+				t.Errorf("%d of 2000 requests failed, one with %v", failed, reason)
 			}
 			app.stop(t)
-		}
-	})
-	t.Run("few files", func(t *testing.T) {
-		t.Parallel()
-		app := startApp(t, bin, "sh -c 'ulimit -n 256; exec pennyapp'", address)
-		var held []net.Conn
-		for range 300 {
-			conn, err := net.Dial("tcp", strings.TrimPrefix(app.base, "http://"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			held = append(held, conn)
-		}
-		if err := visit(t.Context(), &http.Transport{}, app.base); err == nil || !strings.Contains(err.Error(), "503") {
-			t.Errorf("with 300 idle connections a visitor gets %v, want 503", err)
-		}
-		for _, conn := range held {
-			conn.Close()
-		}
-		pgtest.Eventually(t, 30*time.Second, "a visitor gets the books", func() bool { return visit(t.Context(), &http.Transport{}, app.base) == nil })
-		app.stop(t)
-	})
+		})
+	}
 }
 
-func TestTheAppTellsWhereItsDatabaseIsAndWhetherItIsUp(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("it takes a shell")
+func TestWithFewFilesTheAppRefusesConnectionsAndRecovers(t *testing.T) {
+	t.Parallel()
+	bin(t)
+	app := startApp(t, "sh -c 'ulimit -n 256; exec "+patient+"'", pgtest.BooksURL(t))
+	const ask = "GET /healthz HTTP/1.1\r\nHost: penny\r\n\r\n"
+	var held []net.Conn
+	for range 300 {
+		conn := dial(t, app.base)
+		send(t, conn, ask)
+		held = append(held, conn)
 	}
+	if status, _ := send(t, dial(t, app.base), ask); status != 503 {
+		t.Errorf("with 300 idle connections a visitor got status %d, want 503", status)
+	}
+	for _, conn := range held {
+		conn.Close()
+	}
+	eventually(t, "a visitor gets the books", func() bool { return visit(t.Context(), &http.Transport{}, app.base) == nil })
+	app.stop(t)
+}
+
+func TestTheLogNamesTheDatabaseAndCheckSaysWhetherTheAppIsUp(t *testing.T) {
+	t.Parallel()
+	bin(t)
 	u, err := url.Parse(pgtest.BooksURL(t))
 	if err != nil {
 		t.Fatal("the address does not parse")
 	}
-	bin := buildApp(t)
-	app := startApp(t, bin, "pennyapp", u.String())
+	app := startApp(t, patient, u.String())
 	port := "PORT=" + app.base[strings.LastIndex(app.base, ":")+1:]
-	check := exec.Command(bin+"/pennyapp", "-check")
-	check.Env = []string{port}
-	if err := check.Run(); err != nil {
-		t.Errorf("-check, of an app that is up: %v", err)
+	check := func(folder string, environment ...string) error {
+		cmd := exec.Command(bin(t)+"/pennyapp", "-check")
+		cmd.Dir, cmd.Env = folder, environment
+		return cmd.Run()
+	}
+	folder := t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, ".env"), []byte(port), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(check("", port), check(folder, "PATH=")); err != nil {
+		t.Errorf("-check of an app that is up: %v", err)
 	}
 	first, _, _ := strings.Cut(app.log.String(), "\n")
 	password, _ := u.User.Password()
 	if !strings.Contains(first, "PostgreSQL at "+u.Host+u.Path) || strings.Contains(first, password) {
-		t.Errorf("the first line is %s", strings.ReplaceAll(first, password, "*****"))
+		t.Errorf("the log begins with %s, want the address without its password", strings.ReplaceAll(first, password, "*****"))
 	}
 	app.stop(t)
-	check = exec.Command(bin+"/pennyapp", "-check")
-	check.Env = []string{port}
-	if err := check.Run(); err == nil {
-		t.Error("-check, of an app that is down, succeeds")
+	if check("", port) == nil {
+		t.Error("no error for -check of an app that is down")
 	}
 }
 
 func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no SIGTERM")
-	}
+	bin(t)
 	address := pgtest.BooksURL(t)
-	app := startApp(t, buildApp(t), "pennyapp", address)
+	app := startApp(t, patient, address)
 	release := pgtest.Lock(t, address, "books")
 	result := make(chan string)
 	go func() {
@@ -277,31 +187,16 @@ func TestSIGTERMLetsARequestFinishAndEndsWithStatus0(t *testing.T) {
 			return
 		}
 		defer response.Body.Close()
-		body, err := io.ReadAll(response.Body)
-		if err != nil {
-			result <- err.Error()
-			return
-		}
+		body, _ := io.ReadAll(response.Body)
 		result <- response.Status + string(body)
 	}()
-	waiting := 0
-	pgtest.Eventually(t, 10*time.Second, "the request waits for the table", func() bool {
-		pgtest.Query(t, address, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`, &waiting)
-		return waiting == 1
-	})
-	if err := app.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	pgtest.Eventually(t, 10*time.Second, "the app is stopping", func() bool { return strings.Contains(app.log.String(), `"msg":"stopping"`) })
+	eventually(t, "the request waits for the table", func() bool { return waiting(t, address) == 1 })
+	app.signal(t, syscall.SIGTERM)
+	eventually(t, "the app is stopping", func() bool { return strings.Contains(app.log.String(), `"msg":"stopping"`) })
 	release()
 	if got := <-result; !strings.Contains(got, "200 OK") || !strings.Contains(got, "The C Programming Language") {
-		t.Errorf("the request in flight got %.100s", got)
+		t.Errorf("the request in flight got %.100s, want 200 and the books", got)
 	}
-	if err := <-app.done; err != nil {
-		t.Errorf("the app ended with %v", err)
-	}
-	pgtest.Eventually(t, 10*time.Second, "the store is closed", func() bool {
-		pgtest.Query(t, address, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()`, &waiting)
-		return waiting == 0
-	})
+	app.ends(t)
+	eventually(t, "the store is closed", func() bool { return sessions(t, address) == 0 })
 }

@@ -36,28 +36,23 @@ import (
 	"example.com/penny/internal/explain"
 )
 
-// localURL is the database if DATABASE_URL is not set.
 const (
+	// If DATABASE_URL is not set, the books are here.
 	localFile = "penny.sqlite"
 	localURL  = "sqlite:///" + localFile
+
+	// The smallest hosted plans let 17 connections in, and two copies of the app run while a new version takes over.
+	poolSize = 8
+
+	// Docker kills a program that has not stopped after ten seconds.
+	routerTime = 2 * time.Second // for a router, to hear from /readyz that the app stops
+	stopTime   = 7 * time.Second // for the requests in flight
 )
 
-// poolSize is the number of connections that a pool may hold. The smallest hosted plans let 17 in, and two copies of the
-// app run while a new version takes over.
-const poolSize = 8
-
-// stopTime bounds how long the app waits for requests in flight. Docker kills what has not stopped after ten seconds, which
-// routerTime and stopTime fit into.
-const stopTime = 7 * time.Second
-
-// routerTime is the time that a router has to hear from /readyz that the app stops.
-const routerTime = 2 * time.Second
-
 func main() {
-	o := options{}
-	flag.StringVar(&o.layer, "layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
-	flag.DurationVar(&o.patience, "patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`")
-	flag.StringVar(&o.debug, "debug", "", "serve figures at /debug/vars of `ADDRESS`, such as localhost:6060; on this computer only")
+	layer := flag.String("layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
+	patience := flag.Duration("patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`")
+	debug := flag.String("debug", "", "serve figures at /debug/vars of `ADDRESS`, such as localhost:6060; on this computer only")
 	check := flag.Bool("check", false, "ask the app that is running at PORT whether it is up, and exit: for a container's health check")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: pennyapp [flags]\n\nServes the bookshop on the web.\n\n")
@@ -65,24 +60,23 @@ func main() {
 		fmt.Fprint(flag.CommandLine.Output(), "\nDATABASE_URL is the address of the database, PORT the port to listen at. The file .env may set both.\n")
 	}
 	flag.Parse()
-	if flag.NArg() > 0 || o.patience <= 0 {
-		fmt.Fprintf(os.Stderr, "pennyapp: unknown argument %q, or a patience of no time\n", flag.Arg(0))
+	if flag.NArg() > 0 || *patience <= 0 {
+		fmt.Fprintln(os.Stderr, "pennyapp: it takes flags and no other arguments, and -patience must be more than 0")
 		flag.Usage()
 		os.Exit(2)
 	}
 	if *check {
-		if response, err := http.Get("http://localhost:" + cmp.Or(os.Getenv("PORT"), "8080") + "/healthz"); err != nil || response.StatusCode != 200 {
+		_ = dburl.LoadDotEnv() // PORT may be there; the app itself says what is wrong with the file
+		if !healthy("http://localhost:" + cmp.Or(os.Getenv("PORT"), "8080") + "/healthz") {
 			os.Exit(1)
 		}
 		return
 	}
-	// SIGHUP comes when the terminal closes. A reader of the log that is gone must not end the app.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := demo.Context(syscall.SIGHUP)
 	defer stop()
-	signal.Ignore(syscall.SIGPIPE)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends the app at once
+	signal.Ignore(syscall.SIGPIPE) // it comes when the reader of the log is gone: the app serves on
 	log := edge.NewLogWriter(os.Stderr)
-	err := run(ctx, o, edge.NewLogger(log, os.Stderr))
+	err := run(ctx, *layer, *debug, *patience, edge.NewLogger(log, os.Stderr))
 	log.Flush()
 	if err != nil {
 		says, hint := explainStart(err)
@@ -91,15 +85,9 @@ func main() {
 	}
 }
 
-// options are what the user chose.
-type options struct {
-	layer, debug string
-	patience     time.Duration
-}
-
 // run serves until ctx ends. Then it lets the requests in flight finish, and closes the layer after them.
-func run(ctx context.Context, o options, logger *slog.Logger) (err error) {
-	l, err := open(o.layer)
+func run(ctx context.Context, layer, debug string, patience time.Duration, logger *slog.Logger) (err error) {
+	l, err := open(layer)
 	if err != nil {
 		return err
 	}
@@ -109,21 +97,21 @@ func run(ctx context.Context, o options, logger *slog.Logger) (err error) {
 		return err
 	}
 	defer listener.Close()
-	if o.debug != "" {
-		debug, err := listenDebug(o.debug)
+	if debug != "" {
+		figures, err := listenDebug(debug)
 		if err != nil {
 			return err
 		}
-		defer debug.Close()
-		go http.Serve(debug, expvar.Handler()) // it ends when debug is closed
+		defer figures.Close()
+		go http.Serve(figures, expvar.Handler()) // it ends when figures is closed
 	}
-	a := newApp(l, logger, o.patience)
+	a := newApp(l, logger, patience)
 	server := newHTTPServer(a)
 	logger.Info("serving", "url", fmt.Sprintf("http://localhost:%d", listener.Addr().(*net.TCPAddr).Port), "layer", l.name, "database", explain.Place(l.address))
 
 	// Serve returns as soon as Shutdown begins. Shutdown returns when the last request has its answer.
 	served := make(chan error, 1)
-	bounded := &edge.Listener{Listener: listener, Most: edge.MostConnections(mostSearches + 32), Answered: a.answered,
+	bounded := &edge.Listener{TCPListener: listener, Most: edge.MostConnections(), Answered: a.answered,
 		Refused: func() { figures.Add("connections refused", 1) }}
 	go func() { served <- server.Serve(bounded) }()
 	select {
@@ -144,6 +132,17 @@ func run(ctx context.Context, o options, logger *slog.Logger) (err error) {
 	return nil
 }
 
+// healthy reports whether the app at url answers its health check in time.
+func healthy(url string) bool {
+	client := &http.Client{Timeout: 2 * time.Second}
+	response, err := client.Get(url)
+	if err != nil {
+		return false
+	}
+	defer response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
+
 // A layer is one of the four stages behind the web server.
 type layer struct {
 	penny.Store
@@ -151,18 +150,38 @@ type layer struct {
 	opened        func() int64 // returns the number of connections opened so far
 }
 
-// errLayer is the error for a layer that does not exist.
-var errLayer = errors.New("there is no such layer")
+// stages tells for each layer which form of an address its driver takes, and how to open it.
+var stages = map[string]struct {
+	form func(address string) (string, error)
+	open func(address string) (store penny.Store, opened func() int64, err error)
+}{
+	"1": {dburl.SQLite, func(address string) (penny.Store, func() int64, error) {
+		s, err := database1.Open(address)
+		return s, func() int64 { return demo.Opened(s.Stats()) }, err
+	}},
+	"2": {dburl.PQ, func(address string) (penny.Store, func() int64, error) {
+		s, err := database2.Open(address)
+		return edge.Knock(s, address), func() int64 { return demo.Opened(s.Stats()) }, err
+	}},
+	"3": {dburl.PGX, func(address string) (penny.Store, func() int64, error) {
+		s, err := database3.Open(address, poolSize)
+		return s, func() int64 { return s.Stats().Dials }, err
+	}},
+	"4": {dburl.GORM, func(address string) (penny.Store, func() int64, error) {
+		s, err := database4.Open(address, poolSize)
+		return s, func() int64 { return demo.Opened(s.Stats()) }, err
+	}},
+}
 
 // open opens the layer on the database at DATABASE_URL or, if that is not set, on a SQLite file of its own. A PostgreSQL that
 // is down is no error: it may be up when the first visitor comes.
 func open(name string) (*layer, error) {
 	number := strings.TrimPrefix(name, "database")
-	form := map[string]func(string) (string, error){"1": dburl.SQLite, "2": dburl.PQ, "3": dburl.PGX, "4": dburl.GORM}[number]
-	if form == nil {
-		return nil, errLayer
+	stage, found := stages[number]
+	if !found {
+		return nil, mistake{"there is no such layer", "use -layer database1, database2, database3 or database4"}
 	}
-	address, err := dburl.Get(form)
+	address, err := dburl.Get(stage.form)
 	if errors.Is(err, dburl.NotSet) && (number == "1" || number == "4") {
 		if err := database1.Create(localFile); err != nil {
 			return nil, err
@@ -172,71 +191,55 @@ func open(name string) (*layer, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &layer{name: "database" + number, address: address}
-	switch number {
-	case "1":
-		s, err := database1.Open(address)
-		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
-		return l, err
-	case "2":
-		s, err := database2.Open(address)
-		l.Store, l.opened = edge.Knock(s, address), func() int64 { return demo.Opened(s.Stats()) }
-		return l, err
-	case "3":
-		s, err := database3.Open(address, poolSize)
-		l.Store, l.opened = s, func() int64 { return s.Stats().Dials }
-		return l, err
-	default:
-		s, err := database4.Open(address, poolSize)
-		l.Store, l.opened = s, func() int64 { return demo.Opened(s.Stats()) }
-		return l, err
-	}
+	return openAt(number, address)
 }
 
-var (
-	errPort  = errors.New("PORT is not a number from 1 to 65535")
-	errDebug = errors.New("-debug is not an address of this computer alone")
-)
+// openAt opens a layer at an address in its driver's form.
+func openAt(number, address string) (*layer, error) {
+	store, opened, err := stages[number].open(address)
+	return &layer{store, "database" + number, address, opened}, err
+}
+
+// A mistake is an error in what the user set, with a hint.
+type mistake struct{ says, hint string }
+
+func (m mistake) Error() string { return m.says }
 
 // listen listens at PORT on every interface, as hosts expect. Without PORT, it listens at 8080 for this computer alone.
-func listen() (net.Listener, error) {
+func listen() (*net.TCPListener, error) {
 	address := "localhost:8080"
 	if port, set := os.LookupEnv("PORT"); set {
 		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
-			return nil, errPort
+			return nil, mistake{"PORT is not a number from 1 to 65535", "unset PORT, or set it to a number such as 8080"}
 		}
 		address = ":" + port
 	}
 	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("listen at %s: %w", address, err)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, mistake{err.Error(), "ports below 1024 are for administrators: set PORT to another number, such as 8080"}
+	case err != nil:
+		return nil, mistake{err.Error(), "another program may have that port: stop it, or set PORT to another number"}
 	}
-	return listener, nil
+	return listener.(*net.TCPListener), nil
 }
 
 // listenDebug listens at an address of this computer alone: the figures are for its owner.
 func listenDebug(address string) (net.Listener, error) {
 	if at, err := net.ResolveTCPAddr("tcp", address); err != nil || !at.IP.IsLoopback() {
-		return nil, errDebug
+		return nil, mistake{"-debug is not an address of this computer alone", "use -debug localhost:6060"}
 	}
-	return net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, mistake{err.Error(), "another program may have that port: use another one in -debug"}
+	}
+	return listener, nil
 }
 
 // explainStart returns in one line why the app did not start or stopped, and a hint.
 func explainStart(err error) (says, hint string) {
-	var network *net.OpError
-	listening := errors.As(err, &network) && network.Op == "listen"
-	switch {
-	case errors.Is(err, errLayer):
-		return err.Error(), "use -layer database1, database2, database3 or database4"
-	case errors.Is(err, errPort):
-		return err.Error(), "unset PORT, or set it to a number such as 8080"
-	case errors.Is(err, errDebug):
-		return err.Error(), "use -debug localhost:6060"
-	case listening && errors.Is(err, fs.ErrPermission):
-		return err.Error(), "ports below 1024 are for administrators: set PORT to another number, such as 8080"
-	case listening:
-		return err.Error(), "another program may have that port: stop it, or set PORT to another number"
+	if wrong, ok := errors.AsType[mistake](err); ok {
+		return wrong.says, wrong.hint
 	}
 	return explain.Error(err, cmp.Or(os.Getenv(dburl.Variable), localURL))
 }

@@ -2,12 +2,9 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
-	"net/url"
-	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -15,16 +12,19 @@ import (
 	"example.com/penny/internal/edge"
 )
 
-// newHTTPServer puts around the app what the internet makes necessary. Each limit bounds what a visitor can hold up.
+// newHTTPServer puts around the app what the internet makes necessary: each limit bounds how long a visitor can hold a
+// connection. An answer may take the patience, and a visitor on a phone some time to read it.
 func newHTTPServer(a *app) *http.Server {
 	return &http.Server{
-		Handler:           logged(a.logger, secured(recovered(a))),
+		Handler:           logged(a.logger, secured(a)),
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      a.search.patience + 20*time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(a.logger.Handler(), slog.LevelWarn),
+
+		DisableGeneralOptionsHandler: true, // the app answers OPTIONS *, too
 	}
 }
 
@@ -41,36 +41,11 @@ func secured(next http.Handler) http.Handler {
 		switch proto := edge.Proto(r); {
 		case proto == "https":
 			h.Set("Strict-Transport-Security", "max-age=31536000")
-		case proto == "http" && r.URL.Path != "/healthz" && r.URL.Path != "/readyz":
-			to := url.URL{Scheme: "https", Host: r.Host, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}
-			http.Redirect(w, r, to.String(), http.StatusPermanentRedirect)
+		case proto == "http" && r.Host != "" && r.URL.Path != "/healthz" && r.URL.Path != "/readyz":
+			http.Redirect(w, r, "https://"+r.Host+r.URL.RequestURI(), http.StatusPermanentRedirect)
 			return
 		}
 		next.ServeHTTP(w, r)
-	})
-}
-
-// recovered answers a panic with a page, and logs its value and where it came from.
-func recovered(a *app) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		defer func() {
-			p := recover()
-			if p == nil {
-				return
-			}
-			if p == http.ErrAbortHandler {
-				panic(p)
-			}
-			stack := debug.Stack()
-			var inStore *panicError
-			if err, ok := p.(error); ok && errors.As(err, &inStore) {
-				p, stack = inStore.value, inStore.stack
-			}
-			a.logger.Error("panic", "path", edge.Clean(r.URL.Path), "value", p, "stack", string(stack))
-			a.show(w, http.StatusInternalServerError, "error", page{Title: "The shop made a mistake",
-				Message: "It is not your fault. Please try again later."})
-		}()
-		a.ServeHTTP(w, r)
 	})
 }
 
@@ -82,12 +57,16 @@ func logged(logger *slog.Logger, next http.Handler) http.Handler {
 		w.Header().Set("X-Request-Id", id)
 		recorder := &recorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(recorder, r)
+		if r.Method == http.MethodHead {
+			recorder.bytes = 0 // net/http does not send them
+		}
 		figures.Add("requests "+strconv.Itoa(recorder.status), 1)
 		attributes := []any{"method", edge.Clean(r.Method), "path", edge.Clean(r.URL.Path), "status", recorder.status,
 			"bytes", recorder.bytes, "ms", float64(time.Since(start).Microseconds()) / 1000, "client", edge.Host(r.RemoteAddr), "id", id}
-		// The last hop is what the nearest proxy saw. Without a proxy, a visitor can write it: that is why it has a name of its own.
-		if hops := strings.Split(r.Header.Get("X-Forwarded-For"), ","); hops[0] != "" {
-			attributes = append(attributes, "forwarded_for", edge.Clean(strings.TrimSpace(hops[len(hops)-1])))
+		// The last hop is what the nearest proxy saw. Without a proxy it is what the visitor wrote, so it is not the client.
+		if hops := r.Header.Get("X-Forwarded-For"); hops != "" {
+			last := hops[strings.LastIndex(hops, ",")+1:]
+			attributes = append(attributes, "forwarded_for", edge.Clean(strings.TrimSpace(last)))
 		}
 		logger.Info("request", attributes...)
 	})
@@ -109,6 +88,3 @@ func (r *recorder) Write(b []byte) (int, error) {
 	r.bytes += n
 	return n, err
 }
-
-// Unwrap lets http.ResponseController reach the connection.
-func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"expvar"
@@ -16,10 +17,14 @@ import (
 )
 
 const (
-	mostSearches = 256 // at once, those that wait for a pool's connection included
-	mostRetries  = 32  // searches at once that wait to ask again
-	firstPause   = 100 * time.Millisecond
-	lastPause    = 2 * time.Second
+	// The number of searches that may run at once, with those that wait for a connection of the pool. A healthy database answers
+	// them in a moment; if it is slow, more searches would only take memory until their patience ends.
+	mostSearches = 256
+
+	// The number of searches that may wait to ask again: a server that is starting has enough to do.
+	mostRetries = 32
+	firstPause  = 100 * time.Millisecond
+	lastPause   = 2 * time.Second
 )
 
 // errBusy is the error of a search beyond mostSearches.
@@ -32,7 +37,7 @@ var figures = expvar.NewMap("pennyapp")
 type searcher struct {
 	store    penny.Store
 	patience time.Duration
-	running  chan struct{} // has a token for each search; one that the driver does not end keeps its own
+	running  chan struct{} // has a token for each search, until the driver returns
 	retrying chan struct{} // has a token for each search that waits to ask again
 }
 
@@ -42,7 +47,30 @@ func newSearcher(store penny.Store, patience time.Duration) *searcher {
 
 // find returns at most limit books. It returns after the patience, even if the driver does not, and at once if too many
 // searches are running.
+//
+// A search changes nothing, so find may ask again: at once if the connection died, and after a pause if the error may pass by
+// itself, as when a server is starting. The pauses grow and are random, so that the visitors do not all return to the server at
+// the same moment. If many searches wait already, find does not ask again. If the patience ends during a retry, find returns the
+// error before it, which says more than "deadline exceeded".
 func (s *searcher) find(ctx context.Context, author string, limit int) ([]penny.Book, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
+	var before error
+	for pause := firstPause; ; pause = min(2*pause, lastPause) {
+		books, err := s.ask(ctx, author, limit)
+		if err != nil && ctx.Err() != nil {
+			return nil, cmp.Or(before, err)
+		}
+		if err == nil || !explain.Passes(err) || !s.wait(ctx, pause) {
+			return books, err
+		}
+		before = err
+		figures.Add("retries", 1)
+	}
+}
+
+// ask asks the store until ctx ends.
+func (s *searcher) ask(ctx context.Context, author string, limit int) ([]penny.Book, error) {
 	select {
 	case s.running <- struct{}{}:
 	default:
@@ -56,24 +84,12 @@ func (s *searcher) find(ctx context.Context, author string, limit int) ([]penny.
 				err = &panicError{p, debug.Stack()}
 			}
 		}()
-		return s.ask(ctx, author, limit)
-	})
-}
-
-// ask asks the store. If the connection dies, it asks once more at once. If the reason passes by itself, such as a server that
-// starts, it asks again after a pause: a search changes nothing. The pauses grow, and differ from visitor to visitor, so that
-// a server which comes back is not met by all at the same moment. When many wait already, it does not ask again.
-func (s *searcher) ask(ctx context.Context, author string, limit int) (books []penny.Book, err error) {
-	for pause := firstPause; ; pause *= 2 {
 		err = retry.Read(ctx, func() error {
 			books, err = s.store.ByAuthor(ctx, author, limit)
 			return err
 		})
-		if err == nil || ctx.Err() != nil || pause > lastPause || !explain.Passes(err) || !s.wait(ctx, pause) {
-			return books, err
-		}
-		figures.Add("retries", 1)
-	}
+		return books, err
+	})
 }
 
 // wait waits for about pause, and reports whether the search may ask again.
@@ -100,23 +116,20 @@ type panicError struct {
 
 func (e *panicError) Error() string { return "the store panicked" }
 
-// readiness answers /readyz: whether the app can answer a search.
+// readiness knows whether the app can answer a search.
 type readiness struct {
 	search   *searcher
 	stopping atomic.Bool
 
-	mu      sync.Mutex // protects the fields below; it is held while the database is asked, so that one request asks for all
+	mu      sync.Mutex // protects the following; it is held while the database is asked, so that one request asks for all
 	checked time.Time
-	err     error
+	err     error // why the last check failed
 }
 
-// errStopping is the error of check when the app stops.
-var errStopping = errors.New("the app is stopping")
-
-// check returns why the app cannot answer now, or nil. It asks the database once a second at most, and for a second at most.
-func (r *readiness) check() error {
+// check reports whether the app can answer now. It asks the database once a second at most, and for a second at most.
+func (r *readiness) check() bool {
 	if r.stopping.Load() {
-		return errStopping
+		return false
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -126,7 +139,7 @@ func (r *readiness) check() error {
 		_, r.err = r.search.find(ctx, "ker", 1)
 		r.checked = time.Now()
 	}
-	return r.err
+	return r.err == nil
 }
 
 // asked reports whether somebody asked in the last half minute.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
@@ -54,8 +55,9 @@ type page struct {
 	Title, Message string // always our own sentences
 	Author, Retry  string // Retry is the address that asks the same again
 	Books          []penny.Book
-	First, Last    int // the numbers of the books on the page
-	Next           int // the number of the next page, or 0
+	First, Last    int  // the numbers of the books on the page
+	Next           int  // the number of the next page, or 0
+	More           bool // there are more books, but no next page
 
 	// For the footer: which layer answered, in how many milliseconds, and how many connections it has opened so far.
 	Layer  string
@@ -68,6 +70,7 @@ func newApp(l *layer, logger *slog.Logger, patience time.Duration) *app {
 	a := &app{layer: l, search: search, ready: &readiness{search: search}, logger: logger, mux: http.NewServeMux()}
 	figures.Set("connections opened", expvar.Func(func() any { return l.opened() }))
 	figures.Set("searches running", expvar.Func(func() any { return len(search.running) }))
+	a.mux.HandleFunc("/", a.notFound)
 	a.mux.HandleFunc("GET /{$}", a.index)
 	a.mux.HandleFunc("GET /index", a.index)
 	a.mux.HandleFunc("GET /searchform", a.searchForm)
@@ -85,25 +88,25 @@ func (a *app) answered(client net.Addr, status, size int) {
 	a.logger.Info("request", "method", "", "path", "", "status", status, "bytes", size, "ms", 0.0, "client", edge.Host(client.String()))
 }
 
-// ServeHTTP finds the handler for a request. If there is none, it answers in the app's own pages.
+// ServeHTTP answers a request, with a page also if a handler panics.
 func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-	asGet := r
-	if !reads {
-		asGet = r.WithContext(r.Context()) // a copy
-		asGet.Method = http.MethodGet
-	}
-	switch handler, pattern := a.mux.Handler(asGet); {
-	case pattern == "":
-		a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
-			Message: "The address may be wrong, or the page is gone."})
-	case !reads:
+	defer func() {
+		if p := recover(); p != nil {
+			a.panicked(w, r, p, debug.Stack())
+		}
+	}()
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
 		a.show(w, http.StatusMethodNotAllowed, "error", page{Title: "You can only read this page",
 			Message: "Your browser tried to send something here. The shop only answers questions."})
-	default:
-		handler.ServeHTTP(w, r)
+		return
 	}
+	a.mux.ServeHTTP(w, r)
+}
+
+func (a *app) notFound(w http.ResponseWriter, r *http.Request) {
+	a.show(w, http.StatusNotFound, "error", page{Title: "There is no such page",
+		Message: "The address may be wrong, or the page is gone."})
 }
 
 func (a *app) index(w http.ResponseWriter, r *http.Request) {
@@ -133,11 +136,8 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 	case author == "":
 		a.form(w, r, http.StatusOK, "Please type an author, or the first letters of one.")
 		return
-	case !fits(author):
-		a.form(w, r, http.StatusBadRequest, "That name is too long. Its first letters are enough.")
-		return
-	case !isText(author):
-		a.form(w, r, http.StatusBadRequest, "That name has characters that no author has. Please type it again.")
+	case wrong(author) != "":
+		a.form(w, r, http.StatusBadRequest, wrong(author))
 		return
 	}
 	start := time.Now()
@@ -150,8 +150,10 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: edge.Proto(r) == "https"})
 	took, first := float64(time.Since(start).Microseconds())/1000, (number-1)*perPage
 	p := page{Title: "Books", Author: author, Took: took, First: first + 1}
-	if len(books) > number*perPage && number < mostPages {
-		p.Next = number + 1
+	if len(books) > number*perPage {
+		if p.More = number == mostPages; !p.More {
+			p.Next = number + 1
+		}
 	}
 	p.Books = books[min(len(books), first):min(len(books), number*perPage)]
 	p.Last = first + len(p.Books)
@@ -160,11 +162,11 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 
 // unavailable says that the shop cannot look for books now. The reason is in the log, and not on the page.
 func (a *app) unavailable(w http.ResponseWriter, r *http.Request, err error) {
-	var p *panicError
-	switch {
-	case errors.As(err, &p):
-		panic(p)
-	case r.Context().Err() != nil: // a client that closed only its own half can still read
+	if p, ok := errors.AsType[*panicError](err); ok {
+		a.panicked(w, r, p.value, p.stack)
+		return
+	}
+	if r.Context().Err() != nil { // a client that closed only its own half can still read
 		a.show(w, statusLeft, "error", page{Title: "You left before the answer came",
 			Message: "Your browser closed the connection, so the shop stopped looking.", Retry: r.URL.RequestURI()})
 		return
@@ -176,12 +178,19 @@ func (a *app) unavailable(w http.ResponseWriter, r *http.Request, err error) {
 		Message: "The shop cannot look at its shelves at the moment. Please try again in a few seconds.", Retry: r.URL.RequestURI()})
 }
 
+// panicked says that something panicked. The log has its value, and where it came from.
+func (a *app) panicked(w http.ResponseWriter, r *http.Request, value any, stack []byte) {
+	a.logger.Error("panic", "path", edge.Clean(r.URL.Path), "value", value, "stack", string(stack))
+	a.show(w, http.StatusInternalServerError, "error", page{Title: "The shop made a mistake",
+		Message: "It is not your fault. Please try again later."})
+}
+
 // health says that the app is up. It does not ask the database, which could otherwise never sleep: hosts call it all the time.
 func (a *app) health(w http.ResponseWriter, r *http.Request) { answer(w, http.StatusOK, "ok") }
 
 // readyz says whether the app can answer a search, for a router that chooses between several copies of the app.
 func (a *app) readyz(w http.ResponseWriter, r *http.Request) {
-	if a.ready.check() != nil {
+	if !a.ready.check() {
 		answer(w, http.StatusServiceUnavailable, "not ready")
 		return
 	}
@@ -223,20 +232,29 @@ func (p page) Greeting() string {
 	return "Good evening"
 }
 
-// invisible takes out the characters that nobody sees and that keep a name from being found.
-var invisible = strings.NewReplacer("\u200b", "", "\u200c", "", "\u200d", "", "\u2060", "", "\ufeff", "")
-
 // normal returns a name as the books have it: é is one character and not e with an accent, and no character is invisible.
 func normal(name string) string {
-	return norm.NFC.String(strings.TrimSpace(invisible.Replace(name)))
+	if !utf8.ValidString(name) {
+		return name // strings.Map would change it
+	}
+	visible := strings.Map(func(r rune) rune {
+		if unicode.In(r, unicode.Cf, unicode.Variation_Selector) { // such as a zero-width space or a mark of direction
+			return -1
+		}
+		return r
+	}, name)
+	return norm.NFC.String(strings.TrimSpace(visible))
 }
 
-// fits reports whether a name is short enough.
-func fits(name string) bool { return len(utf16.Encode([]rune(name))) <= maxAuthor }
-
-// isText reports whether a person could have typed a name.
-func isText(name string) bool {
-	return utf8.ValidString(name) && !strings.ContainsFunc(name, unicode.IsControl)
+// wrong returns what is wrong with a name, or nothing if a person could have typed it.
+func wrong(name string) string {
+	switch {
+	case len(utf16.Encode([]rune(name))) > maxAuthor:
+		return "That name is too long. Its first letters are enough."
+	case !utf8.ValidString(name), strings.ContainsFunc(name, unicode.IsControl):
+		return "That name has characters that no author has. Please type it again."
+	}
+	return ""
 }
 
 // previousAuthor returns the author in the visitor's cookie, if the app can have put it there.
@@ -246,8 +264,8 @@ func previousAuthor(r *http.Request) string {
 		return ""
 	}
 	author, err := url.QueryUnescape(cookie.Value)
-	if err != nil || !fits(author) || !isText(author) {
+	if err != nil || wrong(author) != "" {
 		return ""
 	}
-	return author
+	return normal(author)
 }

@@ -16,6 +16,11 @@ func Create(file string) error {
 	if _, err := os.Stat(file); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	for _, rest := range []string{file + "-journal", file + "-wal"} { // SQLite would write what they hold into the new file
+		if _, err := os.Lstat(rest); err == nil {
+			return fmt.Errorf("make %s: %s is left from a deleted database", file, rest)
+		}
+	}
 	// The file gets its name when it is complete, so that a program that is stopped leaves no half of a database.
 	folder, err := os.MkdirTemp(filepath.Dir(file), ".penny-*")
 	if err != nil {
@@ -26,7 +31,14 @@ func Create(file string) error {
 	if err := fill(draft); err != nil {
 		return fmt.Errorf("make %s: %w", file, err)
 	}
-	if err := os.Rename(draft, file); err != nil {
+	// Unlike os.Rename, os.Link does not replace a file that another program has made in the meantime.
+	if err = os.Link(draft, file); errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil { // some disks, such as USB sticks, have no links
+		err = os.Rename(draft, file)
+	}
+	if err != nil {
 		return fmt.Errorf("make %s: %w", file, err)
 	}
 	return nil

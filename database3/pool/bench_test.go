@@ -23,7 +23,7 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// A contender is a pool in the benchmarks: borrow a connection, use it, give it back.
+// A contender is a pool in the benchmarks. Its cycle acquires a connection, uses it if use is true, and releases it.
 type contender struct {
 	name string
 	make func(b *testing.B, url string, max int) (cycle func(use bool) error)
@@ -154,7 +154,7 @@ func sqlContender(driver string) func(*testing.B, string, int) func(bool) error 
 	}
 }
 
-// BenchmarkBorrow takes a connection and gives it back, with nothing in between.
+// BenchmarkBorrow acquires a connection and releases it, with nothing in between.
 func BenchmarkBorrow(b *testing.B) {
 	for _, load := range []struct {
 		name               string
@@ -167,7 +167,7 @@ func BenchmarkBorrow(b *testing.B) {
 }
 
 // BenchmarkBooks asks for the Kernighan books over 10 connections from 10 goroutines. pgbench, PostgreSQL's own load
-// generator, asks the same with prepared statements and as many connections.
+// generator, does the same with prepared statements and as many connections.
 func BenchmarkBooks(b *testing.B) {
 	for _, c := range contenders {
 		b.Run(c.name, func(b *testing.B) { run(b, c, 10, 10, true) })
@@ -175,7 +175,7 @@ func BenchmarkBooks(b *testing.B) {
 	b.Run("pgbench", func(b *testing.B) {
 		bin := localpg.Installed()
 		if bin == "" {
-			b.Skip("pgbench comes with an installed PostgreSQL alone")
+			b.Skip("pgbench comes only with an installed PostgreSQL")
 		}
 		script := filepath.Join(b.TempDir(), "books.sql")
 		text := strings.NewReplacer("$1", "'ker%'", "$2", "100").Replace(query) + ";\n"
@@ -190,7 +190,7 @@ func BenchmarkBooks(b *testing.B) {
 		}
 		match := regexp.MustCompile(`tps = ([\d.]+) \(without`).FindSubmatch(out)
 		if match == nil {
-			b.Fatalf("pgbench said nothing of its speed")
+			b.Fatal("pgbench printed no speed")
 		}
 		rate, _ := strconv.ParseFloat(string(match[1]), 64)
 		b.ReportMetric(1e9/rate, "ns/op")

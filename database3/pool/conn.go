@@ -2,38 +2,51 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"io"
+	"os"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+const (
+	checkAfter   = time.Second // a connection that was last lent so long ago is checked before it is lent again
+	checkTimeout = time.Second // how long the answer to a check may take
+	closeTimeout = time.Second // how long the pool waits for the server to close a connection
+
+	// After a connection dies, no other is checked for so long: a server ends them one after the other, and each answers a
+	// check until it ends. On two processors with a load of 25, the last of 8 died at most 85 ms after the first.
+	settle = 100 * time.Millisecond
 )
 
 // A Conn is a connection on loan. After its Release it has no connection any more, and a query on it panics.
 type Conn struct {
 	*pgx.Conn
 	session *session
-	ctx     context.Context // Acquire's, which tells a query that the caller cut short from a connection that died
+	ctx     context.Context // Acquire's; if it has ended, the caller cut the query short, and the connection did not die by itself
 }
 
 // Release gives the connection back. The pool keeps it if it is open, not in the middle of a query and not in a
 // transaction, and closes it otherwise; Release does not wait for that. A second Release does nothing.
 func (c *Conn) Release() {
-	p, conn := c.session.pool, c.session.conn
+	s := c.session
+	p, conn := s.pool, s.conn
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if c.Conn == nil {
-		p.mu.Unlock()
 		return
 	}
 	c.Conn = nil
 	p.lent--
-	keep := reusable(conn) && p.open.Err() == nil
-	if keep {
-		p.idle = append(p.idle, c.session)
-	} else if conn.IsClosed() && c.ctx.Err() == nil {
-		p.doubt(c.session)
-	}
-	p.mu.Unlock()
-	if keep {
+	if reusable(conn) && !p.closed {
+		p.idle = append(p.idle, s)
 		p.give()
 		return
+	}
+	if conn.IsClosed() && c.ctx.Err() == nil {
+		p.doubt(s)
 	}
 	go func() {
 		hangUp(conn)
@@ -44,4 +57,57 @@ func (c *Conn) Release() {
 // reusable reports whether the next caller can use conn: it is open, not in the middle of a query, not in a transaction.
 func reusable(conn *pgx.Conn) bool {
 	return !conn.IsClosed() && !conn.PgConn().IsBusy() && conn.PgConn().TxStatus() == 'I'
+}
+
+// doubt notes that s died. If the server stopped or the network failed, the others die too, so that none is lent before it
+// is checked. If s is older than the last one that died, it only died late. The caller must hold p.mu.
+func (p *Pool) doubt(s *session) {
+	if s.used > p.doubted {
+		p.doubted = time.Since(p.start)
+	}
+}
+
+// check asks s's server whether s is alive, which costs a round trip, and closes s if it is not.
+func (p *Pool) check(s *session) bool {
+	ctx, cancel := context.WithTimeout(p.open, checkTimeout)
+	defer cancel()
+	if s.conn.Ping(ctx) == nil {
+		return true
+	}
+	go hangUp(s.conn) // pgx itself closes it after most failures, but not if p.open ended before the ping was sent
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if ctx.Err() == context.DeadlineExceeded && s.used > p.doubted {
+		for _, other := range p.idle { // the network is silent: close these, too, so that no caller waits for another check
+			go hangUp(other.conn)
+		}
+		p.idle = nil
+	}
+	p.doubt(s)
+	return false
+}
+
+// hangUp closes a connection and waits, for closeTimeout at most, until the server has closed it, too.
+func hangUp(conn *pgx.Conn) {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	pg := conn.PgConn()
+	if pg.IsClosed() { // after a failure pgx closes a connection itself; after a Hijack it is somebody else's
+		select {
+		case <-pg.CleanupDone():
+		case <-ctx.Done():
+		}
+		return
+	}
+	if pg.IsBusy() {
+		_ = pg.CancelRequest(ctx) // else the server would finish the query first
+	}
+	deadline, _ := ctx.Deadline()
+	for err := os.ErrDeadlineExceeded; ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded); {
+		_ = pg.Conn().SetDeadline(deadline) // again, if the end of a query's context has changed it
+		pg.Frontend().Send(&pgproto3.Terminate{})
+		_ = pg.Frontend().Flush()
+		_, err = io.Copy(io.Discard, pg.Conn()) // until the server closes its end
+	}
+	_ = conn.Close(ctx)
 }

@@ -7,7 +7,7 @@ import (
 	"example.com/penny/database3/pool"
 )
 
-// A program's dial connects to its server: pgx.Connect(ctx, url). This one connects to a server of the tests.
+// A program's dial connects to its server: pgx.Connect(ctx, url). This one connects to a fake server.
 func Example() {
 	dial := (&fakeServer{}).dial
 	p := pool.New(8, dial)

@@ -16,8 +16,8 @@ import (
 	"example.com/penny/database3/pool"
 )
 
-// The tests in this file are about time. Each runs in a bubble of testing/synctest, whose clock moves only when everybody
-// waits, so that durations are exact. Their server speaks enough of PostgreSQL's protocol for that, over net.Pipe.
+// The tests in this file are about time. Each runs in a bubble of testing/synctest, whose clock moves only when all
+// goroutines wait, so that durations are exact. Their server speaks enough of PostgreSQL's protocol for that, over net.Pipe.
 
 // A fakeServer answers SELECT 1 and the like. Its fields may be changed while no connection is in use.
 type fakeServer struct {
@@ -27,8 +27,8 @@ type fakeServer struct {
 	queries  int
 	cancels  int
 	silent   bool          // it answers nothing on the connections that are open
-	ends     bool          // it ends a connection, with its words, instead of answering
-	takes    time.Duration // how long it takes to let a connection in
+	ends     bool          // it ends a connection with an error instead of answering
+	takes    time.Duration // how long it takes to accept a connection
 	thinks   time.Duration // how long it takes to answer
 	farewell time.Duration // how long it takes to close a connection
 }
@@ -112,8 +112,11 @@ func (f *fakeServer) serve(conn net.Conn) {
 			time.Sleep(now.thinks)
 			switch {
 			case now.silent:
-				for { // no answer and no farewell
-					if _, err := backend.Receive(); err != nil {
+				for { // nothing is answered until the client hangs up
+					if message, err := backend.Receive(); err != nil {
+						return
+					} else if _, bye := message.(*pgproto3.Terminate); bye {
+						time.Sleep(now.farewell)
 						return
 					}
 				}
@@ -149,7 +152,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// took reports an error unless do takes exactly as long as it should.
+// took reports an error unless do takes exactly as long as want.
 func took(t *testing.T, want time.Duration, do func()) {
 	t.Helper()
 	start := time.Now()
@@ -179,11 +182,11 @@ func TestADialOutlivesItsCaller(t *testing.T) {
 			if ask(within(t, 250*time.Millisecond), p) == nil {
 				served++
 			} else if time.Since(took) != 250*time.Millisecond {
-				t.Errorf("a caller of 250 ms gave up after %v", time.Since(took))
+				t.Errorf("a caller gave up after %v, want 250ms", time.Since(took))
 			}
 		}
 		if served != 18 { // the first two each began to open one
-			t.Errorf("%d of 20 callers were served, want all but two", served)
+			t.Errorf("%d of 20 callers were served, want 18", served)
 		}
 		time.Sleep(time.Second)
 		if got := p.Stats(); got.Dials != 2 || got.InUse != 0 || got.Idle != 2 {
@@ -192,7 +195,7 @@ func TestADialOutlivesItsCaller(t *testing.T) {
 	})
 }
 
-func TestCallersThatGiveUpDoNotMakeMoreThanMaxConnections(t *testing.T) {
+func TestCallersThatGiveUpOpenNoMoreThanMaxConnections(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{takes: 2 * time.Second}
 		p := server.pool(t, 2)
@@ -211,13 +214,13 @@ func TestCallersThatGiveUpDoNotMakeMoreThanMaxConnections(t *testing.T) {
 	})
 }
 
-func TestADialThatTheServerNeverAnswersGivesItsPlaceBack(t *testing.T) {
+func TestADialThatTheServerNeverAnswersFreesItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{takes: time.Hour}
 		p := server.pool(t, 1)
 		took(t, time.Second, func() { _ = ask(within(t, time.Second), p) })
 		server.set(func(f *fakeServer) { f.takes = 0 })
-		took(t, 9*time.Second, func() { // a try to connect may take 10
+		took(t, 9*time.Second, func() { // a dial may take 10
 			if err := ask(within(t, time.Minute), p); err != nil {
 				t.Error(err)
 			}
@@ -240,7 +243,7 @@ func TestASilentHostDoesNotEndTheRetry(t *testing.T) {
 	})
 }
 
-func TestAConnectionIsCheckedAfterASecond(t *testing.T) {
+func TestAConnectionThatWasIdleForASecondIsChecked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 1)
@@ -248,7 +251,7 @@ func TestAConnectionIsCheckedAfterASecond(t *testing.T) {
 		for _, c := range []struct {
 			idle   time.Duration
 			checks int
-		}{{0, 0}, {999 * time.Millisecond, 0}, {time.Second, 1}, {time.Minute, 1}} {
+		}{{0, 0}, {600 * time.Millisecond, 0}, {999 * time.Millisecond, 0}, {time.Second, 1}, {time.Minute, 1}} {
 			time.Sleep(c.idle)
 			before := server.get().queries
 			acquire(t, p).Release()
@@ -271,13 +274,13 @@ func TestACallerReturnsWhenItsContextEndsThoughACheckGoesOn(t *testing.T) {
 		server.set(func(f *fakeServer) { f.silent = true })
 		took(t, 100*time.Millisecond, func() {
 			if err := ask(within(t, 100*time.Millisecond), p); !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want DeadlineExceeded", err)
 			}
 		})
 	})
 }
 
-func TestACheckThatItsCallerLeftServesTheNext(t *testing.T) {
+func TestACheckWhoseCallerLeavesServesTheNext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 1)
@@ -297,9 +300,9 @@ func TestACheckThatItsCallerLeftServesTheNext(t *testing.T) {
 	})
 }
 
-func TestOneCallerFindsOutThatTheNetworkIsSilent(t *testing.T) {
+func TestOnlyOneCallerWaitsForASilentNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		server := &fakeServer{}
+		server := &fakeServer{farewell: time.Hour}
 		p := server.pool(t, 4)
 		fill(t, p, 4)
 		time.Sleep(time.Second)
@@ -309,13 +312,13 @@ func TestOneCallerFindsOutThatTheNetworkIsSilent(t *testing.T) {
 		go func() { first <- ask(within(t, time.Minute), p) }()
 		time.Sleep(999 * time.Millisecond)
 		server.set(func(f *fakeServer) { f.silent = false }) // for the connections that are opened now
-		took(t, 101*time.Millisecond, func() {               // a check may take a second, and the pool lets the others settle
+		took(t, 101*time.Millisecond, func() {               // a check may take a second, and then the pool waits 100 ms
 			if err := <-first; err != nil {
 				t.Error(err)
 			}
 		})
 		if got := server.get().queries - before; got != 2 {
-			t.Errorf("%d queries, want the check and the caller's", got)
+			t.Errorf("got %d queries, want 2: the check and the caller's", got)
 		}
 		took(t, 0, func() { fill(t, p, 4) })
 	})
@@ -345,16 +348,16 @@ func TestAConnectionOpenedAfterASilentNetworkIsKept(t *testing.T) {
 	})
 }
 
-func TestAfterADeathTheOthersAreCheckedWhenTheyHaveHadTimeToDie(t *testing.T) {
+func TestAfterOneConnectionDiesTheOthersAreCheckedAfterAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 4)
 		fill(t, p, 4)
 		server.set(func(f *fakeServer) { f.ends = true })
 		if err := ask(t.Context(), p); err == nil {
-			t.Fatal("the connection did not die")
+			t.Fatal("no error for a query on a connection that the server ends")
 		}
-		// A server that ends all its connections has not come to the others yet: it answers once more.
+		// A server ends its connections one after the other: it still answers on those that it has not ended yet.
 		server.set(func(f *fakeServer) { f.ends = false })
 		go func() {
 			time.Sleep(50 * time.Millisecond)
@@ -376,7 +379,7 @@ func TestAfterADeathTheOthersAreCheckedWhenTheyHaveHadTimeToDie(t *testing.T) {
 	})
 }
 
-func TestOneDeathCostsOneConnectionAndAPause(t *testing.T) {
+func TestAConnectionThatDiesCostsOneDialAndAPause(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 4)
@@ -430,7 +433,7 @@ func TestAQueryThatItsCallerCutShortPutsNoOtherConnectionInDoubt(t *testing.T) {
 	})
 }
 
-func TestReleaseDoesNotWaitForTheServerButThePlaceDoes(t *testing.T) {
+func TestReleaseReturnsAtOnceButFreesThePlaceWhenTheServerHasClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{farewell: 300 * time.Millisecond}
 		p := server.pool(t, 1)
@@ -439,6 +442,25 @@ func TestReleaseDoesNotWaitForTheServerButThePlaceDoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		took(t, 0, conn.Release)
+		took(t, 300*time.Millisecond, func() { acquire(t, p).Release() })
+		if got := server.get(); got.most != 1 || got.cancels != 0 {
+			t.Errorf("the server had %d connections at once, want 1, and %d requests to cancel, want none", got.most, got.cancels)
+		}
+	})
+}
+
+func TestThePlaceOfACancelledQueryIsFreeWhenTheServerHasClosedItsConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{farewell: 300 * time.Millisecond}
+		p := server.pool(t, 1)
+		fill(t, p, 1)
+		server.set(func(f *fakeServer) { f.silent = true })
+		took(t, 50*time.Millisecond, func() {
+			if err := ask(within(t, 50*time.Millisecond), p); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want DeadlineExceeded", err)
+			}
+		})
+		server.set(func(f *fakeServer) { f.silent = false })
 		took(t, 300*time.Millisecond, func() { acquire(t, p).Release() })
 		if got := server.get().most; got != 1 {
 			t.Errorf("the server had %d connections at once, want 1", got)
@@ -462,19 +484,19 @@ func TestThePoolWaitsASecondForAServerThatDoesNotCloseAConnection(t *testing.T) 
 	})
 }
 
-func TestCloseHangsUpSideBySide(t *testing.T) {
+func TestCloseClosesAllConnectionsAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{farewell: 300 * time.Millisecond}
 		p := server.pool(t, 4)
 		fill(t, p, 4)
 		took(t, 300*time.Millisecond, func() { p.Close() })
 		if got := server.get().open; got != 0 {
-			t.Errorf("the server has %d connections", got)
+			t.Errorf("the server has %d connections, want none", got)
 		}
 	})
 }
 
-func TestNothingIsLentWhileCloseHangsUp(t *testing.T) {
+func TestNothingIsLentWhileCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{farewell: 300 * time.Millisecond}
 		p := server.pool(t, 2)
@@ -482,7 +504,7 @@ func TestNothingIsLentWhileCloseHangsUp(t *testing.T) {
 		go p.Close()
 		synctest.Wait()
 		if err := ask(t.Context(), p); !errors.Is(err, pool.ErrClosed) {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want ErrClosed", err)
 		}
 	})
 }
@@ -496,14 +518,103 @@ func TestNothingIsLentAfterClose(t *testing.T) {
 		synctest.Wait()
 		p.Close()
 		if err := <-done; !errors.Is(err, pool.ErrClosed) {
-			t.Errorf("a caller whose connection was being opened got %v", err)
+			t.Errorf("a caller whose connection was being opened got %v, want ErrClosed", err)
 		}
 		time.Sleep(10 * time.Second)
 		if got := server.get().open; got != 0 {
-			t.Errorf("the server has %d connections", got)
+			t.Errorf("the server has %d connections, want none", got)
 		}
 		if got := p.Stats(); got.Idle != 0 || got.InUse != 0 {
-			t.Errorf("the pool is %+v", got)
+			t.Errorf("the pool is %+v, want no connection", got)
+		}
+	})
+}
+
+func TestAConnectionOfADialThatIgnoresCloseIsClosed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{takes: 100 * time.Millisecond}
+		p := poolOver(t, 2, func(ctx context.Context) (*pgx.Conn, error) { return server.dial(context.WithoutCancel(ctx)) })
+		done := make(chan error)
+		go func() { done <- ask(t.Context(), p) }()
+		synctest.Wait()
+		p.Close()
+		if err := <-done; !errors.Is(err, pool.ErrClosed) {
+			t.Errorf("got %v, want ErrClosed", err)
+		}
+		synctest.Wait()
+		if got := server.get().open; got != 0 || p.Stats().Idle != 0 {
+			t.Errorf("the server has %d connections and the pool is %+v, want no connection", got, p.Stats())
+		}
+	})
+}
+
+func TestCloseEndsACheck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 1)
+		fill(t, p, 1)
+		time.Sleep(time.Second)
+		server.set(func(f *fakeServer) { f.silent = true })
+		done := make(chan error)
+		go func() { done <- ask(t.Context(), p) }()
+		synctest.Wait()
+		took(t, 100*time.Millisecond, func() { // the check fails, and after a failed check the pool waits
+			p.Close()
+			if err := <-done; !errors.Is(err, pool.ErrClosed) {
+				t.Errorf("got %v, want ErrClosed", err)
+			}
+		})
+	})
+}
+
+func TestAConnectionThatFailsItsCheckCostsNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 4)
+		fill(t, p, 4)
+		time.Sleep(time.Second)
+		server.set(func(f *fakeServer) { f.ends = true })
+		go func() {
+			time.Sleep(50 * time.Millisecond) // the others are checked later
+			server.set(func(f *fakeServer) { f.ends = false })
+		}()
+		fill(t, p, 4)
+		if got := p.Stats().Dials; got != 5 {
+			t.Errorf("%d connections were opened, want 4 and one more", got)
+		}
+	})
+}
+
+func TestATransactionThatIsReleasedPutsNoOtherConnectionInDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{}
+		p := server.pool(t, 4)
+		fill(t, p, 4)
+		conn := acquire(t, p)
+		if _, err := conn.Exec(t.Context(), "BEGIN"); err != nil {
+			t.Fatal(err)
+		}
+		before := server.get().queries
+		conn.Release()
+		took(t, 0, func() { fill(t, p, 3) })
+		if got := server.get().queries - before; got != 0 {
+			t.Errorf("%d connections were checked, want none", got)
+		}
+	})
+}
+
+func TestAQueryWhoseContextEndsDuringTheCloseStillHoldsItsPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server := &fakeServer{farewell: 300 * time.Millisecond, silent: true}
+		p := server.pool(t, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		conn := acquire(t, p)
+		conn.PgConn().Exec(ctx, "SELECT 1")
+		conn.Release()
+		time.AfterFunc(100*time.Millisecond, cancel)
+		took(t, 300*time.Millisecond, func() { acquire(t, p).Release() })
+		if got := server.get(); got.most != 1 || got.cancels != 1 {
+			t.Errorf("the server had %d connections at once and %d requests to cancel, want one of each", got.most, got.cancels)
 		}
 	})
 }

@@ -22,7 +22,7 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// The promises that any pool can be held to are tested in pooltest. Here are those that are this pool's own.
+// Package pooltest tests the promises that every pool should keep. The tests here are for this pool's own.
 
 func newPool(tb testing.TB, max int) *pool.Pool {
 	tb.Helper()
@@ -69,7 +69,7 @@ func panics(do func()) (panicked bool) {
 	return false
 }
 
-func TestAPoolWithoutRoomPanics(t *testing.T) {
+func TestNewPanicsIfMaxIsLessThanOne(t *testing.T) {
 	for _, max := range []int{0, -1} {
 		if !panics(func() { pool.New(max, nil) }) {
 			t.Errorf("New(%d) did not panic", max)
@@ -104,7 +104,7 @@ func TestAConnectionReleasedAfterCloseIsClosed(t *testing.T) {
 	conn.Release()
 	pgtest.Eventually(t, 10*time.Second, "the connection is closed", cleaned(lent))
 	if _, err := p.Acquire(t.Context()); !errors.Is(err, pool.ErrClosed) {
-		t.Errorf("Acquire on a closed pool: %v", err)
+		t.Errorf("Acquire on a closed pool: got %v, want ErrClosed", err)
 	}
 	if err := p.Close(); err != nil {
 		t.Error(err)
@@ -126,7 +126,7 @@ func TestStatsCountWhatHappens(t *testing.T) {
 	}
 	cancel()
 	if err := <-waiting; !errors.Is(err, context.Canceled) {
-		t.Error(err)
+		t.Errorf("the caller that waited got %v, want context.Canceled", err)
 	}
 	first.Release()
 	if _, err := second.Exec(t.Context(), "BEGIN"); err != nil {
@@ -149,14 +149,14 @@ func TestALoanCostsOneSmallAllocation(t *testing.T) {
 		}
 		conn.Release()
 	}); n > 1 {
-		t.Errorf("%v allocations, want one", n)
+		t.Errorf("got %v allocations, want at most 1", n)
 	}
 }
 
-// refused is what dialling a port that nobody listens at gives.
+// refused is the error of dialling a port at which no program listens.
 var refused = &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 
-func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
+func TestAcquireDialsAgainOnlyIfWaitingCanHelp(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		err   error
@@ -166,43 +166,57 @@ func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
 		{"the server is full", &pgconn.PgError{Code: "53300"}, true},
 		{"the server is starting", &pgconn.PgError{Code: "57P03"}, true},
 		{"the server ends its sessions", &pgconn.PgError{Code: "57P01"}, true},
+		{"the server crashed", &pgconn.PgError{Code: "57P02"}, true},
 		{"a wrong password", &pgconn.PgError{Code: "28P01"}, false},
 		{"an unknown database", &pgconn.PgError{Code: "3D000"}, false},
 		{"an unknown host", &net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, false},
-		{"something else", errors.New("something else"), false},
+		{"a name server that is down", &net.DNSError{IsTemporary: true}, true},
+		{"a name server that is silent", &net.DNSError{IsTimeout: true}, true},
+		{"reading from the server failed", &net.OpError{Op: "read", Err: syscall.ECONNRESET}, true},
+		{"writing to the server failed", &net.OpError{Op: "write", Err: syscall.EPIPE}, true},
+		{"an unknown error", errors.New("something else"), false},
 		{"PgBouncer is full", &pgconn.PgError{Code: "08P01", Message: "no more connections allowed (max_client_conn)"}, true},
 		{"PgBouncer knows no such user", &pgconn.PgError{Code: "08P01", Message: "no such user"}, false},
-		{"all hosts are standbys", pgconn.ErrReadOnlyConnection, true},
-		{"the server hung up", io.ErrUnexpectedEOF, true},
+		{"all hosts are read-only", pgconn.ErrReadOnlyConnection, true},
+		{"all hosts are standbys", pgconn.ErrStandbyConnection, true},
+		{"no host is a standby", pgconn.ErrPrimaryConnection, true},
+		{"the server hung up", io.EOF, true},
+		{"the server hung up in the middle of a message", io.ErrUnexpectedEOF, true},
 		{"a certificate is wrong", &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")}, false},
 		{"one host is silent", errors.Join(context.DeadlineExceeded), true},
 		{"one host is full, another refuses the password", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "28P01"}), false},
+		{"one host is full, another does not know the database", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "3D000"}), false},
+		{"one host is full, another refuses the user", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "42501"}), false},
+		{"one host refuses the password, another is full", errors.Join(&pgconn.PgError{Code: "28P01"}, &pgconn.PgError{Code: "53300"}), false},
+		{"one host is down, another fails with an unknown error", errors.Join(refused, errors.New("something else")), true},
 		{"full with TLS, not allowed without", errors.Join(&pgconn.PgError{Code: "53300"}, &pgconn.PgError{Code: "28000"}), true},
 		{"one host is down, another full", errors.Join(refused, &pgconn.PgError{Code: "53300"}), true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dials := 0
+				dials, start := 0, time.Now()
 				p := pool.New(1, func(context.Context) (*pgx.Conn, error) {
-					dials++
+					if dials++; dials == 2 && time.Since(start) > 10*time.Millisecond {
+						t.Errorf("the second dial came after %v, want at most 10 ms", time.Since(start))
+					}
 					return nil, fmt.Errorf("dial: %w", c.err)
 				})
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 				defer cancel()
-				start := time.Now()
 				_, err := p.Acquire(ctx)
 				if !errors.Is(err, c.err) {
-					t.Errorf("the error %v does not tell the reason %v", err, c.err)
+					t.Errorf("got error %v, want one that wraps %v", err, c.err)
 				}
 				if again := dials > 1; again != c.again {
-					t.Errorf("dialled %d times", dials)
+					t.Errorf("dialled %d times, want more than once: %v", dials, c.again)
 				}
 				if c.again && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Second || dials < 40 || dials > 60) {
-					t.Errorf("dialled %d times in %v, then %v", dials, time.Since(start), err)
+					t.Errorf("dialled %d times in %v, then got %v; want 40 to 60 times in 10s, then the deadline's error",
+						dials, time.Since(start), err)
 				}
 				dials = 0
 				if _, err := p.Acquire(context.Background()); dials != 1 || !errors.Is(err, c.err) {
-					t.Errorf("without a deadline: dialled %d times, %v", dials, err)
+					t.Errorf("without a deadline: dialled %d times and got %v, want once and %v", dials, err, c.err)
 				}
 				p.Close()
 			})
@@ -210,7 +224,7 @@ func TestConnectingIsTriedAgainOnlyWhereWaitingCanHelp(t *testing.T) {
 	}
 }
 
-func TestWhereTheServerIsFullAConnectionThatIsReleasedServesWhoTriesToConnect(t *testing.T) {
+func TestIfTheServerIsFullAReleasedConnectionServesTheCallerThatDials(t *testing.T) {
 	url := pgtest.BooksURL(t)
 	var dials atomic.Int64
 	p := pool.New(2, func(ctx context.Context) (*pgx.Conn, error) {
@@ -234,11 +248,11 @@ func TestWhereTheServerIsFullAConnectionThatIsReleasedServesWhoTriesToConnect(t 
 	pgtest.Eventually(t, 10*time.Second, "the other caller was refused", func() bool { return dials.Load() > 1 })
 	only.Release()
 	if err := <-served; err != nil {
-		t.Error(err)
+		t.Errorf("the other caller got %v, want the released connection", err)
 	}
 }
 
-func TestADialThatIsCutShortDoesNotHideWhyThoseBeforeItFailed(t *testing.T) {
+func TestADialThatIsCutShortDoesNotHideWhyEarlierDialsFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := &pgconn.PgError{Code: "53300"}
 		dials := 0
@@ -252,13 +266,13 @@ func TestADialThatIsCutShortDoesNotHideWhyThoseBeforeItFailed(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		if _, err := p.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, full) {
-			t.Errorf("got %v, want that the time was up and the server full", err)
+			t.Errorf("got %v, want an error that wraps DeadlineExceeded and %v", err, full)
 		}
 		p.Close()
 	})
 }
 
-func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
+func TestAcquireEndsAtItsDeadlineOrAtCloseThoughTheDialHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := pool.New(1, func(ctx context.Context) (*pgx.Conn, error) {
 			<-ctx.Done()
@@ -268,7 +282,7 @@ func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		if _, err := p.Acquire(ctx); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
-			t.Errorf("got %v after %v", err, time.Since(start))
+			t.Errorf("got %v after %v, want DeadlineExceeded after 3s", err, time.Since(start))
 		}
 		ended := make(chan error)
 		go func() {
@@ -278,12 +292,12 @@ func TestADialThatNeverAnswersEndsWithItsCaller(t *testing.T) {
 		synctest.Wait()
 		p.Close()
 		if err := <-ended; !errors.Is(err, pool.ErrClosed) {
-			t.Errorf("Close ended the dial with %v", err)
+			t.Errorf("after Close: got %v, want ErrClosed", err)
 		}
 	})
 }
 
-func TestADialThatFailsGivesItsPlaceBack(t *testing.T) {
+func TestADialThatFailsFreesItsPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wrong := errors.New("wrong")
 		p := pool.New(1, func(context.Context) (*pgx.Conn, error) { return nil, wrong })
@@ -296,20 +310,20 @@ func TestADialThatFailsGivesItsPlaceBack(t *testing.T) {
 	})
 }
 
-func TestACallerThatHasEndedGetsNothingThoughThereIsAConnection(t *testing.T) {
+func TestACallerWhoseContextHasEndedGetsNoConnection(t *testing.T) {
 	p := newPool(t, 1)
 	acquire(t, p).Release()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := p.Acquire(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 	if got := p.Stats(); got.InUse != 0 || got.Idle != 1 {
-		t.Errorf("the pool is %+v", got)
+		t.Errorf("the pool is %+v, want its one connection idle", got)
 	}
 }
 
-// watch returns a count of the connections to p's database that the server has, and its way to end them.
+// watch returns a function that counts the connections to the database at url, and one that ends them.
 func watch(t *testing.T, url string) (count func() int, end func()) {
 	t.Helper()
 	watcher, err := pgx.Connect(t.Context(), url)
@@ -369,7 +383,7 @@ func TestAConnectionThatIsGoneCostsOneDial(t *testing.T) {
 	}
 }
 
-func TestOneThatIsFoundDeadLateCostsNoOtherConnection(t *testing.T) {
+func TestAConnectionThatIsFoundDeadLateCostsNoOther(t *testing.T) {
 	t.Parallel()
 	url := pgtest.BooksURL(t)
 	p := newPoolAt(t, url, 8, (&net.Dialer{}).DialContext)
@@ -381,7 +395,7 @@ func TestOneThatIsFoundDeadLateCostsNoOtherConnection(t *testing.T) {
 	end()
 	for _, conn := range dead {
 		if _, err := conn.Exec(t.Context(), "SELECT 1"); err == nil {
-			t.Fatal("the connection lives")
+			t.Fatal("no error for a query on a connection that was killed")
 		}
 		conn.Release()
 		fill(t, p, 4)
@@ -454,7 +468,7 @@ func TestAConnectionThatWasHijackedIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := mine.Exec(t.Context(), "SELECT 1").ReadAll(); err != nil {
-		t.Errorf("the new owner: %v", err)
+		t.Errorf("the new owner's query: %v", err)
 	}
 	pgtest.Eventually(t, 10*time.Second, "the server has the new owner's connection only", func() bool { return count() == 1 })
 	mine.Close(t.Context())
@@ -467,13 +481,13 @@ func TestADialThatReturnsNothingIsAnError(t *testing.T) {
 	}
 }
 
-func TestTheErrorTellsAPoolInUseFromAServerOutOfReach(t *testing.T) {
+func TestTheErrorSaysWhetherAllConnectionsAreInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 2)
 		first, second := acquire(t, p), acquire(t, p)
 		if _, err := p.Acquire(within(t, time.Second)); err == nil || !strings.Contains(err.Error(), "all 2 connections are in use") {
-			t.Errorf("all in use: %v", err)
+			t.Errorf("all connections are in use: got error %v, want one that says so", err)
 		}
 		first.Release()
 		second.Release()
@@ -481,12 +495,12 @@ func TestTheErrorTellsAPoolInUseFromAServerOutOfReach(t *testing.T) {
 		go func() { _, _ = p.Acquire(within(t, 2*time.Second)) }()
 		synctest.Wait()
 		if _, err := p.Acquire(within(t, time.Second)); err == nil || strings.Contains(err.Error(), "in use") {
-			t.Errorf("none in use: %v", err)
+			t.Errorf("no connection is in use: got error %v, want one that does not say so", err)
 		}
 	})
 }
 
-// What a session keeps. Chapter 7 says so.
+// Chapter 7 says what a session keeps.
 func TestASessionKeepsWhatItsCallersDidToIt(t *testing.T) {
 	t.Parallel()
 	p := newPool(t, 1)
@@ -520,10 +534,10 @@ func TestASessionKeepsWhatItsCallersDidToIt(t *testing.T) {
 	}
 }
 
-// resetSession is chapter 7's: what undoes all that without pgx's prepared statements, which DISCARD ALL would drop.
+// resetSession is from chapter 7. It undoes all that, but keeps pgx's prepared statements, which DISCARD ALL would drop.
 const resetSession = "CLOSE ALL; RESET SESSION AUTHORIZATION; RESET ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD TEMP"
 
-func TestAfterAColumnsTypeChangedEachConnectionFailsOnce(t *testing.T) {
+func TestAfterAColumnsTypeChangesEachConnectionFailsOnce(t *testing.T) {
 	t.Parallel()
 	url := pgtest.BooksURL(t)
 	p := newPoolAt(t, url, 1, (&net.Dialer{}).DialContext)
@@ -543,9 +557,9 @@ func TestAfterAColumnsTypeChangedEachConnectionFailsOnce(t *testing.T) {
 	pgtest.Exec(t, url, "ALTER TABLE books ALTER title TYPE varchar")
 	var server *pgconn.PgError
 	if err := read(); !errors.As(err, &server) || server.Code != "0A000" {
-		t.Errorf("the first query after the change: %v", err)
+		t.Errorf("the first query after the change: got %v, want error 0A000", err)
 	}
 	if err := read(); err != nil {
-		t.Errorf("the second: %v", err)
+		t.Errorf("the second query after the change: %v", err)
 	}
 }

@@ -33,7 +33,7 @@ func Open(url string, size int) (*Store, error) {
 	}
 	pool.SetMaxOpenConns(size)           // The default has no limit.
 	pool.SetMaxIdleConns(size)           // The default keeps two.
-	pool.SetConnMaxIdleTime(time.Minute) // Networks drop idle connections without a word.
+	pool.SetConnMaxIdleTime(time.Minute) // Networks drop idle connections silently.
 	return &Store{db, pool, d}, nil
 }
 

@@ -12,9 +12,17 @@ about() {
 	echo
 }
 "$lab/lab" load -yes
-{ about go tool lab race -rtt 30ms -n 400 -svg docs/race/race-30ms.svg; "$lab/lab" race -rtt 30ms -n 400 -svg docs/race/race-30ms.svg; } > docs/race/race-30ms.txt
+{ about go tool lab race -rtt 30ms -n 400; "$lab/lab" race -rtt 30ms -n 400; } > docs/race/race-30ms.txt
 { about go tool lab race -n 2000; "$lab/lab" race -n 2000; } > docs/race/race.txt
 "$lab/lab" demo -pictures docs/pictures
+{
+	about go tool lab break, with each of its names
+	for name in injection full-server leak dead-connections failed-transaction restart failover no-index transaction-pooler; do
+		echo "\$ go tool lab break $name"
+		"$lab/lab" break "$name" 2>/dev/null
+		echo
+	done
+} > docs/race/break.txt
 {
 	about go tool lab load -books 1000000, then go run ./database3 -n 20, without and with -index
 	for index in "" -index; do
@@ -29,12 +37,8 @@ docs/race/million.sh < docs/race/million.txt > docs/pictures/million.svg
 { about go test -run '^$' -bench . -count 3 ./database3/pool; go test -run '^$' -bench . -count 3 ./database3/pool; } > docs/race/pool.txt
 { about go test -run '^$' -bench . -count 3 ./pennyapp; go test -run '^$' -bench . -count 3 ./pennyapp; } > docs/race/pennyapp.txt
 {
-	about go test -v -run WithoutTheSetting ./internal/outgrow
-	go test -count 1 -v -run WithoutTheSetting ./internal/outgrow | sed -n 's/^ *outgrow_test.go:[0-9]*: //p' | sort
-} > docs/race/pgbouncer.txt
-{
-	about go test -v ./database3/pool/pooltest, all pools side by side, and of it the promises that were not kept
-	go test -count 1 -v ./database3/pool/pooltest | sed -n 's/^ *pooltest.go:[0-9]*: \(Test.*: not kept: \)/\1/p; s/^ *pooltest.go:[0-9]*: \([A-Za-z]*: [0-9]* of [0-9]* kept\)/\1/p' | cut -c 1-300 | sort
+	about CI=1 go test -v ./database3/pool/pooltest, all pools side by side, and of it the promises that were not kept
+	CI=1 go test -count 1 -v ./database3/pool/pooltest | sed -n 's/^ *pooltest.go:[0-9]*: \(Test.*: not kept: \)/\1/p; s/^ *pooltest.go:[0-9]*: \([A-Za-z]*: [0-9]* of [0-9]* kept\)/\1/p' | cut -c 1-300 | sort
 } > docs/race/faults.txt
-# These two take what a cluster needs: apt install patroni etcd-server haproxy python3-etcd
-go test -count 1 -timeout 15m -run 'TestCluster|TestBooksOnThreeServers' ./internal/outgrow -record
+# These take what a cluster needs: apt install patroni etcd-server haproxy python3-etcd pgbouncer
+go test -count 1 -timeout 15m ./internal/outgrow -record

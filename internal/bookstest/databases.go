@@ -1,3 +1,5 @@
+// Package bookstest has databases with the books, for tests of the layers. Its own tests are the layers' contract: the answers
+// that each of them gives on a real database.
 package bookstest
 
 import (
@@ -12,11 +14,19 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
+// A Database is a database that belongs to one test.
+type Database struct {
+	URL  string
+	Exec func(tb testing.TB, statements string) // runs SQL in it, without the layer
+	// Folds reports whether ö matches Ö when the database ignores case.
+	Folds bool
+}
+
 // SQLite returns a SQLite file with penny.sql loaded, removed when the test ends.
 func SQLite(tb testing.TB) Database {
 	tb.Helper()
 	file := filepath.Join(tb.TempDir(), "penny.sqlite")
-	exec := func(statements string) {
+	exec := func(tb testing.TB, statements string) {
 		tb.Helper()
 		db, err := sql.Open("sqlite", file)
 		if err != nil {
@@ -27,7 +37,7 @@ func SQLite(tb testing.TB) Database {
 			tb.Fatal(err)
 		}
 	}
-	exec(penny.SQL)
+	exec(tb, penny.SQL)
 	url, err := dburl.SQLite("sqlite:///" + filepath.ToSlash(file))
 	if err != nil {
 		tb.Fatal(err)
@@ -41,5 +51,5 @@ func Postgres(tb testing.TB) Database {
 	tb.Helper()
 	url := pgtest.DictionaryURL(tb)
 	pgtest.LoadBooks(tb, url)
-	return Database{URL: url, Exec: func(statements string) { pgtest.Exec(tb, url, statements) }, Folds: true}
+	return Database{URL: url, Exec: func(tb testing.TB, statements string) { pgtest.Exec(tb, url, statements) }, Folds: true}
 }

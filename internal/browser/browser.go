@@ -18,8 +18,8 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-// Start starts a browser that is gone when the test ends. If none is installed it skips the test,
-// and fails it under continuous integration.
+// Start starts a browser, which ends with the test. If none is installed, it skips the test; under continuous integration it
+// fails it.
 func Start(t *testing.T) context.Context {
 	t.Helper()
 	var program string
@@ -32,7 +32,7 @@ func Start(t *testing.T) context.Context {
 	if program == "" {
 		skip.Test(t, "there is no Chromium or Chrome here: sudo apt install chromium")
 	}
-	// All that the browser writes goes into one folder: a browser that is killed would leave it in several.
+	// A browser that is killed leaves files behind: keep them all in one folder.
 	folder, err := scratch.New("", "browser")
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +53,7 @@ func Start(t *testing.T) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(func() {
-		_ = chromedp.Cancel(ctx) // waits until the browser has let go of its folder
+		_ = chromedp.Cancel(ctx) // waits until the browser has closed its files
 		cancel()
 	})
 	if err := chromedp.Do(ctx, chromedp.Navigate("about:blank")); err != nil {
@@ -64,9 +64,8 @@ func Start(t *testing.T) context.Context {
 	return ctx
 }
 
-// Axe is the source of axe-core, which finds what keeps people from reading a page who cannot see it well. PENNY_AXE names
-// its file axe.min.js, from the npm package axe-core. If it does not, Axe skips the test, and fails it under continuous
-// integration.
+// Axe returns the source of axe-core, which checks a page for people who cannot see it well: the file axe.min.js of the npm
+// package axe-core, which PENNY_AXE names. If it is not set, Axe skips the test; under continuous integration it fails it.
 func Axe(t *testing.T) string {
 	t.Helper()
 	file := os.Getenv("PENNY_AXE")
@@ -80,7 +79,7 @@ func Axe(t *testing.T) string {
 	return string(source)
 }
 
-// Scheme makes pages show themselves in "light" or in "dark".
+// Scheme sets the browser's preferred colors, "light" or "dark".
 func Scheme(scheme string) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
@@ -89,7 +88,7 @@ func Scheme(scheme string) chromedp.Action[chromedp.Void] {
 	})
 }
 
-// Findings is what axe-core has against the page that the browser shows, a line each.
+// Findings returns what axe-core finds wrong with the page in the browser, a line each.
 func Findings(ctx context.Context, axe string) ([]string, error) {
 	const ask = `axe.run().then(r => r.violations.map(v => v.id + ": " + v.help + " at " + v.nodes.map(n => n.target).join(", ")))`
 	if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](axe)); err != nil {

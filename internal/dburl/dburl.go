@@ -10,10 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf16"
@@ -75,31 +77,29 @@ func LoadDotEnv() error {
 		return dollar
 	}
 	for name, value := range settings {
-		if !inEnvironment(name) {
-			if err := os.Setenv(name, value); err != nil {
-				return fmt.Errorf("%w: set %s: %w", badDotEnv, name, err)
-			}
+		_, set := os.LookupEnv(name)
+		_, was := taken.Load(name)
+		if set || was {
+			continue
+		}
+		if err := os.Setenv(name, value); err != nil {
+			return fmt.Errorf("%w: set %s: %w", badDotEnv, name, err)
 		}
 	}
 	return nil
 }
 
-// decode returns the text of a file in UTF-8 or, if its first bytes say so, in UTF-16.
+// decode returns the text of a file in UTF-8 or, if its first two bytes say so, in the UTF-16 of Windows.
 func decode(data []byte) string {
-	var order binary.ByteOrder
-	switch {
-	case bytes.HasPrefix(data, []byte{0xff, 0xfe}):
-		order = binary.LittleEndian
-	case bytes.HasPrefix(data, []byte{0xfe, 0xff}):
-		order = binary.BigEndian
-	default:
+	rest, wide := bytes.CutPrefix(data, []byte{0xff, 0xfe})
+	if !wide {
 		return strings.TrimPrefix(string(data), "\ufeff")
 	}
 	var units []uint16
-	for ; len(data) > 1; data = data[2:] {
-		units = append(units, order.Uint16(data))
+	for ; len(rest) > 1; rest = rest[2:] {
+		units = append(units, binary.LittleEndian.Uint16(rest))
 	}
-	return strings.TrimPrefix(string(utf16.Decode(units)), "\ufeff")
+	return string(utf16.Decode(units))
 }
 
 // loses reports whether a $NAME in the address, which is not in single quotes, stands for a variable that .env does not set.
@@ -137,41 +137,47 @@ func IsSQLite(address string) bool {
 
 // PQ returns address in the form that github.com/lib/pq takes, without the settings that only other drivers know.
 func PQ(address string) (string, error) {
-	return forDriver(address, pgxOnly, func(t *Target) {
-		// lib/pq gives each attempt the whole time, and here it makes two: with encryption and without.
-		if seconds, _ := strconv.Atoi(t.Settings["connect_timeout"]); t.Settings["sslmode"] == "prefer" {
-			t.Settings["connect_timeout"] = strconv.Itoa(min(seconds, 3))
-		}
-		// For read-only, lib/pq 1.12.3 takes no standby, as libpq and pgx do.
-		if t.Settings["target_session_attrs"] == "read-only" {
-			t.Settings["target_session_attrs"] = "standby"
-		}
-	})
+	t, err := parseServer(address)
+	if err != nil {
+		return "", err
+	}
+	// lib/pq gives each attempt the whole time, and here it makes two: with encryption and without.
+	if seconds, _ := strconv.Atoi(t.Settings["connect_timeout"]); t.Settings["sslmode"] == "prefer" {
+		t.Settings["connect_timeout"] = strconv.Itoa(min(seconds, 3))
+	}
+	// For read-only, lib/pq 1.12.3 takes no standby, as libpq and pgx do.
+	if t.Settings["target_session_attrs"] == "read-only" {
+		t.Settings["target_session_attrs"] = "standby"
+	}
+	return t.without(pgxOnly), nil
 }
 
 // PGX returns address in the form that github.com/jackc/pgx/v5 takes, without the settings that only lib/pq knows.
 func PGX(address string) (string, error) {
-	return forDriver(address, pqOnly, func(t *Target) {
-		// lib/pq does this for each connection, and pgx never does.
-		if t.Settings["load_balance_hosts"] == "random" {
-			rand.Shuffle(len(t.Hosts), func(i, j int) { t.Hosts[i], t.Hosts[j] = t.Hosts[j], t.Hosts[i] })
-		}
-	})
-}
-
-func forDriver(address string, others map[string]bool, change func(*Target)) (string, error) {
-	t, err := Parse(address)
+	t, err := parseServer(address)
 	if err != nil {
 		return "", err
 	}
-	if t.File != "" {
-		return "", needsPostgres
+	// lib/pq does this for each connection, and pgx never does.
+	if t.Settings["load_balance_hosts"] == "random" {
+		rand.Shuffle(len(t.Hosts), func(i, j int) { t.Hosts[i], t.Hosts[j] = t.Hosts[j], t.Hosts[i] })
 	}
-	change(t)
-	for name := range others {
-		delete(t.Settings, name)
+	return t.without(pqOnly), nil
+}
+
+// parseServer parses an address of PostgreSQL.
+func parseServer(address string) (*Target, error) {
+	t, err := Parse(address)
+	if err == nil && t.File != "" {
+		err = needsPostgres
 	}
-	return t.String(), nil
+	return t, err
+}
+
+// without returns the address without some settings.
+func (t *Target) without(names []string) string {
+	maps.DeleteFunc(t.Settings, func(name, _ string) bool { return slices.Contains(names, name) })
+	return t.String()
 }
 
 // GORM returns address in the form that database4 takes: PGX's, or SQLite's if it names a file.
@@ -184,7 +190,7 @@ func GORM(address string) (string, error) {
 
 // SQLite returns address in the form that modernc.org/sqlite takes. As in SQLAlchemy, sqlite:///penny.sqlite is a file in
 // the current folder and sqlite:////var/penny.sqlite is one in /var. A missing file is an error, not a new empty database,
-// and a caller that finds the file locked waits for up to five seconds.
+// and a caller that finds the file locked waits for up to three seconds: less than a program waits for its answer.
 func SQLite(address string) (string, error) {
 	file, err := File(address)
 	if err != nil {
@@ -194,7 +200,7 @@ func SQLite(address string) (string, error) {
 		file = "/" + filepath.ToSlash(file) // C:\penny.sqlite is file:/C:/penny.sqlite
 	}
 	// The PRAGMAs are in the name because each holds for one connection only, and a pool has many.
-	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?mode=rw&_pragma=busy_timeout(5000)&_pragma=foreign_keys(1)", nil
+	return "file:" + (&url.URL{Path: file}).EscapedPath() + "?mode=rw&_pragma=busy_timeout(3000)&_pragma=foreign_keys(1)", nil
 }
 
 // File returns the path of the SQLite file at address.

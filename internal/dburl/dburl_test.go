@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -20,11 +21,11 @@ const penny = "postgres://penny:s3cret@localhost:5432/penny"
 // rest is what a cleaned address says after the question mark if the user gave no setting.
 const rest = "?client_encoding=UTF8&connect_timeout=5&sslmode=prefer"
 
-// alone leaves the test without libpq's variables, a home folder and a .env.
+// alone runs the test without libpq's variables, and with an empty home folder.
 func alone(t testing.TB) {
 	t.Helper()
 	forget := func() {
-		clear(taken)
+		taken.Clear()
 		for name := range variables {
 			os.Unsetenv(name)
 		}
@@ -37,7 +38,7 @@ func alone(t testing.TB) {
 	t.Setenv("HOME", t.TempDir())
 }
 
-func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
+func TestCleanAcceptsWhatPeoplePasteWithAnAddress(t *testing.T) {
 	alone(t)
 	for _, c := range []struct{ name, raw, want string }{
 		{"as it should be", penny, penny + rest},
@@ -58,7 +59,7 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 		{"a semicolon", penny + ";", penny + rest},
 		{"angle brackets", "<" + penny + ">", penny + rest},
 		{"the name of the variable", "DATABASE_URL=" + penny, penny + rest},
-		{"twice the scheme", "postgres://" + penny, penny + rest},
+		{"the scheme twice", "postgres://" + penny, penny + rest},
 		{"a shell's line", "export DATABASE_URL='" + penny + "'", penny + rest},
 		{"PowerShell's line", `$env:DATABASE_URL = "` + penny + `"`, penny + rest},
 		{"cmd's line", `set "DATABASE_URL=` + penny + `"`, penny + rest},
@@ -66,7 +67,7 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 		{"psql in front, as Neon shows it", "psql '" + penny + "?sslmode=require&channel_binding=require'",
 			penny + "?channel_binding=require&client_encoding=UTF8&connect_timeout=5&sslmode=require"},
 		{"psql -d", "psql -d " + penny, penny + rest},
-		{"an address out of a web page", penny + "?sslmode=disable&amp;application_name=x",
+		{"an address from a web page", penny + "?sslmode=disable&amp;application_name=x",
 			penny + "?application_name=x&client_encoding=UTF8&connect_timeout=5&sslmode=disable"},
 		{"an encoded password", "postgres://penny:p%23%2F%25%40@localhost/penny", "postgres://penny:p%23%2F%25%40@localhost:5432/penny" + rest},
 		{"# in the password", "postgres://penny:s3#cret@localhost/penny", "postgres://penny:s3%23cret@localhost:5432/penny" + rest},
@@ -78,6 +79,7 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 		{"@ in a setting", "postgres://penny:s3cret@localhost?application_name=a@b",
 			penny + "?application_name=a%40b&client_encoding=UTF8&connect_timeout=5&sslmode=prefer"},
 		{"an IPv6 address", "postgres://penny@[::1]/penny", "postgres://penny@[::1]:5432/penny" + rest},
+		{"an IPv6 address with a zone", "postgres://penny@[fe80::1%25lo]/penny", "postgres://penny@[fe80::1%25lo]:5432/penny" + rest},
 		{"user and password as settings", "postgres://localhost/penny?user=penny&pwd=s3cret", penny + rest},
 		{"a socket's folder as a setting", "postgres://penny@/penny?host=/var/run/pg", "postgres://penny@/penny" + rest + "&host=/var/run/pg&port=5432"},
 		{"a socket's folder as the host", "postgres://penny@%2Fvar%2Frun%2Fpg:6432/penny", "postgres://penny@/penny" + rest + "&host=/var/run/pg&port=6432"},
@@ -94,8 +96,8 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 		{"a setting in capitals", penny + "?SSLMode=disable", strings.Replace(penny+rest, "prefer", "disable", 1)},
 		{"the system's authorities", penny + "?sslrootcert=system&sslmode=require",
 			penny + "?client_encoding=UTF8&connect_timeout=5&sslmode=verify-full&sslrootcert=system"},
-		{"connect_timeout=0, which is for ever", penny + "?connect_timeout=0", penny + rest},
-		{"settings of psql alone", penny + "?gssencmode=disable&keepalives=1&client_encoding=LATIN1", penny + rest},
+		{"connect_timeout=0, which means for ever", penny + "?connect_timeout=0", penny + rest},
+		{"settings that only psql has", penny + "?gssencmode=disable&keepalives=1&client_encoding=LATIN1", penny + rest},
 		{"a second question mark", penny + "?application_name=x?sslmode=disable",
 			penny + "?application_name=x&client_encoding=UTF8&connect_timeout=5&sslmode=disable"},
 		{"Prisma's settings", penny + "?pgbouncer=true&connection_limit=1&schema=shop",
@@ -113,7 +115,7 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 				t.Fatalf("Clean(%q) = %q, %v; want %q", c.raw, got, err, c.want)
 			}
 			if again, err := Clean(got); err != nil || again != got {
-				t.Errorf("cleaned twice it is %q, %v", again, err)
+				t.Errorf("Clean(%q) = %q, %v; want it unchanged", got, again, err)
 			}
 			if !IsSQLite(got) {
 				driversTake(t, c.raw)
@@ -122,7 +124,7 @@ func TestCleanForgivesWhatPeoplePasteWithAnAddress(t *testing.T) {
 	}
 }
 
-// driversTake fails the test if lib/pq or pgx does not take an address, or resolves it to something else than Parse does.
+// driversTake fails the test if lib/pq or pgx does not take an address, or reads it in another way than Parse does.
 func driversTake(t testing.TB, raw string) {
 	t.Helper()
 	want, err := Parse(raw)
@@ -159,61 +161,77 @@ func driversTake(t testing.TB, raw string) {
 		t.Errorf("pgx reads %q as %s, want %s", dsn, got, expected)
 	}
 	for name, value := range want.Settings {
-		if !known(name) && (config.Runtime[name] != value || other.RuntimeParams[name] != value) {
+		if !slices.Contains(ours, name) && (config.Runtime[name] != value || other.RuntimeParams[name] != value) {
 			t.Errorf("%s=%s is %q for lib/pq and %q for pgx", name, value, config.Runtime[name], other.RuntimeParams[name])
 		}
 	}
 }
 
-func TestAnAddressThatCannotBeForgivenIsRefusedByNameAndWithoutItsPassword(t *testing.T) {
+// Each fixed address follows the problem's hint.
+func TestABadAddressIsRefusedWithAHintThatWorksAndWithoutItsPassword(t *testing.T) {
 	alone(t)
+	const example = "postgres://user:password@host:5432/database"
 	for _, c := range []struct {
-		name, raw string
-		want      *Problem
-		says      string
+		name, raw   string
+		want        *Problem
+		says, fixed string
 	}{
-		{"empty", "", empty, ""},
-		{"only spaces", "  ", empty, ""},
-		{"only quotes", `""`, empty, ""},
-		{"only the variable's name", "DATABASE_URL=", empty, ""},
-		{"key and value", "host=localhost user=penny password=secret dbname=penny", notURL, ""},
-		{"a host alone", "db.example.com", notURL, ""},
-		{"one slash", "postgres:/penny:secret@localhost/penny", notURL, ""},
-		{"another database", "mysql://penny:secret@localhost/penny", unknownScheme, "for mysql,"},
-		{"a web page", "https://penny:secret@example.com", unknownScheme, "for https,"},
-		{"/ in the password", "postgres://penny:1/secret@localhost/penny", slash, ""},
-		{"/ in the password, no digits", "postgres://penny:sec/ret-secret@localhost/penny", slash, ""},
-		{"@ and / in the password", "postgres://penny:a@b/secret@localhost/penny", slash, ""},
-		{"% in the password", "postgres://penny:100%secret@localhost/penny", percent, ""},
-		{"a zero byte in the password", "postgres://penny:secret%00@localhost/penny", percent, ""},
-		{"Supabase's placeholder", "postgres://penny:[YOUR-PASSWORD]@localhost/penny", isPlaceholder, "has [YOUR-PASSWORD] in"},
-		{"Neon's dots", "postgres://penny:••••••••@localhost/penny", isPlaceholder, "••••"},
-		{"a port that is no number", "postgres://penny:secret@localhost:port/penny", badPort, ""},
-		{"a port too large", "postgres://penny:secret@localhost:65536/penny", badPort, ""},
-		{"no @", "postgres://penny:secret", badPort, ""},
-		{"three ports for two hosts", "postgres://a,b/penny?port=1,2,3", badPort, ""},
-		{"an open bracket", "postgres://penny:secret@[::1/penny", strayCharacter, "has [ in"},
-		{"a space in the host", "postgres://penny:secret@local host/penny", strayCharacter, "has a space in"},
-		{"a command after the address", "psql " + penny + " -c 'SELECT 1'", strayCharacter, "has a space in"},
-		{"a quote in the middle", `postgres://penny:secret@localhost"/penny`, strayCharacter, `has " in`},
-		{"a setting that does not decode", penny + "?sslmode=%zz", badSetting, "setting sslmode"},
-		{"an sslmode that does not exist", penny + "?sslmode=on", badSSLMode, ""},
-		{"a connect_timeout with a unit", penny + "?connect_timeout=5s", badSetting, "setting connect_timeout"},
-		{"a setting without a value", penny + "?sslmode", badSetting, "setting sslmode"},
-		{"direct TLS without TLS", penny + "?sslnegotiation=direct&sslmode=disable", badSetting, "setting sslnegotiation"},
-		{"a service that does not exist", "postgres:///?service=shop", noService, "no service shop"},
-		{"SQLite with two slashes", "sqlite://penny.sqlite", badSQLite, ""},
-		{"SQLite without a file", "sqlite:///", badSQLite, ""},
-		{"SQLite in memory", "sqlite:///:memory:", badSQLite, ""},
-		{"SQLite with settings", "sqlite:///penny.sqlite?mode=ro", badSQLite, ""},
+		{"empty", "", empty, "", example},
+		{"only spaces", "  ", empty, "", example},
+		{"only quotes", `""`, empty, "", example},
+		{"only the variable's name", "DATABASE_URL=", empty, "", example},
+		{"key and value", "host=localhost user=penny password=secret dbname=penny", notURL, "", "postgres://penny:secret@localhost:5432/penny"},
+		{"a host alone", "db.example.com", notURL, "", "postgres://user:password@db.example.com:5432/database"},
+		{"one slash", "postgres:/penny:secret@localhost/penny", notURL, "", "postgres://penny:secret@localhost:5432/penny"},
+		{"another database", "mysql://penny:secret@localhost/penny", unknownScheme, "for mysql,", "postgres://penny:secret@localhost/penny"},
+		{"a web page", "https://penny:secret@example.com", unknownScheme, "for https,", "postgresql://penny:secret@example.com"},
+		{"/ in the password", "postgres://penny:1/secret@localhost/penny", slash, "", "postgres://penny:1%2Fsecret@localhost/penny"},
+		{"/ in the password, no digits", "postgres://penny:sec/ret-secret@localhost/penny", slash, "", "postgres://penny:sec%2Fret-secret@localhost/penny"},
+		{"@ and / in the password", "postgres://penny:a@b/secret@localhost/penny", slash, "", "postgres://penny:a%40b%2Fsecret@localhost/penny"},
+		{"/ and ? in the password", "postgres://penny:a/b?secret=1@localhost/penny", slash, "", "postgres://penny:a%2Fb%3Fsecret=1@localhost/penny"},
+		{"@ in the database's name", "postgres://penny:secret@localhost/a@b", slash, "", "postgres://penny:secret@localhost/a%40b"},
+		{"@ in a setting of the server", penny + "?x.y=secret@b", slash, "", penny + "?x.y=secret%40b"},
+		{"% in the password", "postgres://penny:100%secret@localhost/penny", percent, "", "postgres://penny:100%25secret@localhost/penny"},
+		{"a zero byte in the password", "postgres://penny:secret%00@localhost/penny", percent, "", "postgres://penny:secret%2500@localhost/penny"},
+		{"% in a setting", penny + "?application_name=100%", percent, "", penny + "?application_name=100%25"},
+		{"Supabase's placeholder", "postgres://penny:[YOUR-PASSWORD]@localhost/penny", isPlaceholder, "placeholder", penny},
+		{"a password in Supabase's brackets", "postgres://penny:[correct-horse]@localhost/penny", isPlaceholder, "placeholder", penny},
+		{"an & in a password among the settings", "postgres://localhost/penny?user=penny&password=Zq9&Xw7Kp5", loneWord, "not name=value", penny},
+		{"user and password encoded as one", "postgres://penny%3Asecret@localhost/penny", encodedColon, "", "postgres://penny:secret@localhost/penny"},
+		{"Latin-1", "postgres://penny:Zq9%E9Xw7@localhost/penny", percent, "UTF-8", penny},
+		{"Neon's dots", "postgres://penny:••••••••@localhost/penny", isPlaceholder, "placeholder", penny},
+		{"a port that is no number", "postgres://penny:secret@localhost:port/penny", badPort, "", "postgres://penny:secret@localhost:5432/penny"},
+		{"a port too large", "postgres://penny:secret@localhost:65536/penny", badPort, "", "postgres://penny:secret@localhost:5432/penny"},
+		{"no @", "postgres://penny:secret", badPort, "", "postgres://penny:secret@host:5432/database"},
+		{"three ports for two hosts", "postgres://a,b/penny?port=1,2,3", badPort, "", "postgres://a,b/penny?port=1,2"},
+		{"an open bracket", "postgres://penny:secret@[::1/penny", strayCharacter, "has [ in", "postgres://penny:secret@::1/penny"},
+		{"a space in the host", "postgres://penny:secret@local host/penny", strayCharacter, "has a space in", "postgres://penny:secret@localhost/penny"},
+		{"a space in the user", "postgres://pen ny:secret@localhost/penny", strayCharacter, "has a space in", "postgres://pen%20ny:secret@localhost/penny"},
+		{"a command after the address", "psql " + penny + " -c 'SELECT 1'", strayCharacter, "has a space in", "psql " + penny},
+		{"a quote in the middle", `postgres://penny:secret@localhost"/penny`, strayCharacter, `has " in`, "postgres://penny:secret@localhost/penny"},
+		{"# in the database's name", "postgres://penny:secret@localhost/a#b", strayCharacter, "has # in", "postgres://penny:secret@localhost/a%23b"},
+		{"a stray sign in a setting", penny + "?[sslmode=disable", strayCharacter, "has [ in", penny + "?sslmode=disable"},
+		{"an sslmode that does not exist", penny + "?sslmode=on", badSSLMode, "", penny + "?sslmode=require"},
+		{"a connect_timeout with a unit", penny + "?connect_timeout=5s", badSetting, "setting connect_timeout", penny + "?connect_timeout=5"},
+		{"a setting without a value", penny + "?sslmode", badSetting, "setting sslmode", penny},
+		{"ssl that is neither true nor false", penny + "?ssl=on", badSetting, "setting ssl", penny + "?ssl=true"},
+		{"direct TLS without TLS", penny + "?sslnegotiation=direct&sslmode=disable", badSetting, "setting sslnegotiation", penny + "?sslmode=disable"},
+		{"a service that does not exist", "postgres:///?service=shop", noService, "no service shop", example},
+		{"SQLite with two slashes", "sqlite://penny.sqlite", badSQLite, "", "sqlite:///penny.sqlite"},
+		{"SQLite without a file", "sqlite:///", badSQLite, "", "sqlite:////tmp/penny.sqlite"},
+		{"SQLite in memory", "sqlite:///:memory:", badSQLite, "", "sqlite:///penny.sqlite"},
+		{"SQLite with settings", "sqlite:///penny.sqlite?mode=ro", badSQLite, "", "sqlite:///penny.sqlite"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got, err := Clean(c.raw)
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) {
-				t.Fatalf("Clean = %q, %v; want the error %q with %q", got, err, c.want.Says, c.says)
+				t.Fatalf("got %q, %v; want the error %q with %q", got, err, c.want.Says, c.says)
 			}
 			if strings.Contains(err.Error(), "secret") {
-				t.Errorf("the user reads %q", err)
+				t.Errorf("the error shows the password: %q", err)
+			}
+			if _, err := Clean(c.fixed); err != nil {
+				t.Errorf("after the hint %q: %v", c.want.Hint, err)
 			}
 		})
 	}
@@ -239,8 +257,8 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		{"only the environment", []string{penny}, "-", penny, "the environment", nil},
 		{"only .env", nil, "DATABASE_URL=" + penny + "\n", penny, DotEnv, nil},
 		{"both", []string{penny}, "DATABASE_URL=sqlite:///other.sqlite", penny, "the environment", nil},
-		{"a broken .env beside the environment", []string{penny}, "just some words\n", penny, "the environment", nil},
-		{"a folder .env beside the environment", []string{penny}, "folder", penny, "the environment", nil},
+		{"a broken .env and the environment", []string{penny}, "just some words\n", penny, "the environment", nil},
+		{"a folder .env and the environment", []string{penny}, "folder", penny, "the environment", nil},
 		{"a folder .env", nil, "folder", "", DotEnv, badDotEnv},
 		{"empty in the environment", []string{""}, "DATABASE_URL=" + penny, "", "", empty},
 		{".env without it", nil, "PORT=8080\n", "", "", NotSet},
@@ -248,7 +266,7 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		{".env with comments, export and quotes", nil, "# Neon\nexport DATABASE_URL='" + penny + "'\n", penny, DotEnv, nil},
 		{".env in UTF-8 with a byte order mark", nil, "\xef\xbb\xbfDATABASE_URL=" + penny, penny, DotEnv, nil},
 		{".env in UTF-16, as PowerShell writes it", nil, utf16("DATABASE_URL=" + penny + "\r\n"), penny, DotEnv, nil},
-		{".env that is none", nil, "just some secret words\n", "", "", badDotEnv},
+		{"a .env that is not one", nil, "just some secret words\n", "", "", badDotEnv},
 		{"a dollar in single quotes", nil, "DATABASE_URL='postgres://penny:s3$HOMEcret@localhost/penny'",
 			"postgres://penny:s3$HOMEcret@localhost:5432/penny", DotEnv, nil},
 		{"a dollar without quotes", nil, "DATABASE_URL=postgres://penny:s3$HOMEcret@localhost/penny", "", DotEnv, dollar},
@@ -294,7 +312,7 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 	}
 }
 
-func TestWhatTheAddressLeavesOpenComesFromTheEnvironment(t *testing.T) {
+func TestWhatTheAddressLacksComesFromTheEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		environment map[string]string
@@ -302,7 +320,7 @@ func TestWhatTheAddressLeavesOpenComesFromTheEnvironment(t *testing.T) {
 	}{
 		{"everything", map[string]string{"PGHOST": "db", "PGPORT": "6432", "PGUSER": "penny", "PGPASSWORD": "s3cret", "PGDATABASE": "shop"},
 			"postgres://", "postgres://penny:s3cret@db:6432/shop" + rest},
-		{"nothing that the address says", map[string]string{"PGHOST": "db", "PGUSER": "other", "PGPASSWORD": "other", "PGDATABASE": "other"},
+		{"nothing that the address has", map[string]string{"PGHOST": "db", "PGUSER": "other", "PGPASSWORD": "other", "PGDATABASE": "other"},
 			penny, penny + rest},
 		{"Neon's", map[string]string{"PGSSLMODE": "require", "PGCHANNELBINDING": "require", "PGGSSENCMODE": "disable"},
 			penny, penny + "?channel_binding=require&client_encoding=UTF8&connect_timeout=5&sslmode=require"},
@@ -348,7 +366,7 @@ func TestASocketIsTheDefaultIfAServerHasOne(t *testing.T) {
 	_, port, _ := net.SplitHostPort(listener.Addr().String())
 	address := "postgres://penny@:" + port + "/penny"
 	if got, err := Parse(address); err != nil || got.Server() != "localhost:"+port {
-		t.Errorf("without a socket: %s, %v", got.Server(), err)
+		t.Errorf("without a socket: got %s, %v; want localhost", got.Server(), err)
 	}
 	socket, err := net.Listen("unix", "/tmp/.s.PGSQL."+port)
 	if err != nil {
@@ -356,7 +374,7 @@ func TestASocketIsTheDefaultIfAServerHasOne(t *testing.T) {
 	}
 	defer socket.Close()
 	if got, err := Parse(address); err != nil || got.Server() != "/tmp/.s.PGSQL."+port {
-		t.Errorf("with a socket: %s, %v", got.Server(), err)
+		t.Errorf("with a socket: got %s, %v; want it", got.Server(), err)
 	}
 	driversTake(t, address)
 }
@@ -374,16 +392,16 @@ func TestEachDriverGetsTheSettingsThatItKnows(t *testing.T) {
 		{"GORM", GORM, "channel_binding=require&client_encoding=UTF8&connect_timeout=5&default_query_exec_mode=exec&sslmode=require"},
 	} {
 		if got, err := c.form(all); err != nil || got != penny+"?"+c.want {
-			t.Errorf("%s gets %q, %v", c.name, got, err)
+			t.Errorf("%s gets %q, %v; want %q", c.name, got, err, c.want)
 		}
 	}
 	for _, refuse := range []func(string) (string, error){PQ, PGX} {
 		if _, err := refuse("sqlite:///penny.sqlite"); !errors.Is(err, needsPostgres) {
-			t.Errorf("a PostgreSQL driver got SQLite's address: %v", err)
+			t.Errorf("a PostgreSQL driver with SQLite's address: got %v, want %v", err, needsPostgres)
 		}
 	}
 	if _, err := SQLite(penny); !errors.Is(err, needsSQLite) {
-		t.Errorf("SQLite's driver got PostgreSQL's address: %v", err)
+		t.Errorf("SQLite's driver with PostgreSQL's address: got %v, want %v", err, needsSQLite)
 	}
 	for address, want := range map[string]string{
 		"sqlite:///penny.sqlite":       "file:penny.sqlite?",
@@ -396,12 +414,12 @@ func TestEachDriverGetsTheSettingsThatItKnows(t *testing.T) {
 			t.Errorf("SQLite(%q) = %q, %v; want it to begin with %q", address, got, err, want)
 		}
 		if back, err := Parse(got); err != nil || back.String() != address {
-			t.Errorf("%q is read back as %v, %v", got, back, err)
+			t.Errorf("Parse(%q) = %v, %v; want %q", got, back, err, address)
 		}
 	}
 }
 
-func TestRedactTakesOutThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T) {
+func TestRedactRemovesThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T) {
 	alone(t)
 	for _, c := range []struct{ address, text string }{
 		{"postgres://penny:s3cr%23t@localhost/penny", "dial s3cr%23t and s3cr#t"},
@@ -415,7 +433,7 @@ func TestRedactTakesOutThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T)
 		{"", "cannot parse postgres://penny:s3cret@localhost and password=s3cret"},
 	} {
 		if got := Redact(c.text, c.address); strings.Contains(got, "s3cr") {
-			t.Errorf("%q still shows in %q", c.address, got)
+			t.Errorf("the password of %q still shows in %q", c.address, got)
 		}
 	}
 	t.Setenv("PGPASSWORD", "s3cret")
@@ -428,7 +446,7 @@ func TestRedactTakesOutThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T)
 		"penny": `role "penny" does not exist`,
 	} {
 		if got := Redact(sentence, "postgres://penny:"+password+"@localhost/shop"); got != sentence {
-			t.Errorf("with the password %q it became %q", password, got)
+			t.Errorf("with the password %q: got %q, want it unchanged", password, got)
 		}
 	}
 }
@@ -448,18 +466,18 @@ func FuzzAnAddressIsTakenByBothDriversOrRefusedWithoutItsPassword(f *testing.F) 
 		clean, err := Clean(raw)
 		if err != nil {
 			if strings.Contains(err.Error(), mark) {
-				t.Errorf("%q: %v", raw, err)
+				t.Errorf("the error for %q shows the password: %v", raw, err)
 			}
 			return
 		}
 		if again, err := Clean(clean); err != nil || again != clean {
-			t.Errorf("%q is %q, and cleaned again %q, %v", raw, clean, again, err)
+			t.Errorf("%q: Clean(%q) = %q, %v; want it unchanged", raw, clean, again, err)
 		}
 		driversTake(t, raw)
 	})
 }
 
-func TestRandomHostsAreInAnyOrderForPGX(t *testing.T) {
+func TestPGXGetsRandomHostsInAnyOrder(t *testing.T) {
 	const address = "postgres://penny@first:5432,second:5433/penny?load_balance_hosts=random"
 	found := make(map[string]bool)
 	for range 100 {
@@ -470,6 +488,6 @@ func TestRandomHostsAreInAnyOrderForPGX(t *testing.T) {
 		found[got[strings.Index(got, "&host="):]] = true
 	}
 	if !found["&host=first,second&port=5432,5433"] || !found["&host=second,first&port=5433,5432"] || len(found) != 2 {
-		t.Errorf("the hosts are %v", found)
+		t.Errorf("got the hosts %v, want both orders", found)
 	}
 }

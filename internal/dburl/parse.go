@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -36,6 +35,8 @@ func (h Host) Network() (network, address string) {
 	return "tcp", net.JoinHostPort(h.Name, h.Port)
 }
 
+func isFolder(name string) bool { return strings.HasPrefix(name, "/") || filepath.IsAbs(name) }
+
 // String returns host:port, or the path of the socket.
 func (h Host) String() string {
 	_, address := h.Network()
@@ -58,7 +59,7 @@ func (t *Target) String() string {
 	}
 	host, hosts := "", ""
 	if network, address := t.Hosts[0].Network(); len(t.Hosts) == 1 && network == "tcp" {
-		host = address
+		host = strings.ReplaceAll(address, "%", "%25") // the zone of fe80::1%eth0
 	} else { // lib/pq does not split several hosts before the path, and sockets are not allowed there
 		var names, ports []string
 		for _, h := range t.Hosts {
@@ -86,188 +87,167 @@ func escape(value string) string {
 	return strings.NewReplacer("+", "%20", "%2F", "/", "%2C", ",", "%3A", ":").Replace(url.QueryEscape(value))
 }
 
-// scheme finds where an address begins. Schemes are those of libpq, SQLAlchemy, Django and JDBC.
-var scheme = regexp.MustCompile(`(?i)(postgres|postgresql|pgsql|psql|sqlite|sqlite3)(\+[a-z0-9_]+)?://`)
+var (
+	// scheme finds where an address begins, also if it begins twice. Schemes are those of libpq, SQLAlchemy, Django and JDBC.
+	scheme      = regexp.MustCompile(`(?i)((postgres|postgresql|pgsql|psql|sqlite|sqlite3)(\+[a-z0-9_]+)?://)+`)
+	otherScheme = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]{0,30})://`)
+	nothing     = regexp.MustCompile(`^$|` + Variable + `[=: ]*$`)
+	unseen      = regexp.MustCompile(`[\p{Cc}\p{Cf}]`) // such as line breaks and zero-width spaces
+	spaces      = regexp.MustCompile(`\p{Zs}`)         // such as one that does not break the line
 
-// otherScheme is one for another program.
-var otherScheme = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9+.-]{0,30}://`)
+	// setting is the first setting with the question mark before it.
+	setting = regexp.MustCompile(`\?[A-Za-z_][A-Za-z0-9_.]*=`)
+	// joint is a question mark where & is meant: people add ?sslmode=... to an address that has settings already.
+	joint = regexp.MustCompile(`\?(ssl[a-z]*=|[a-z]+_[a-z_]+=)`)
+	// placeholder is what hosts and manuals show instead of a password.
+	placeholder = regexp.MustCompile(`(?i)^(\[[a-z _-]*\]|<[a-z _-]*>|\$?\{+[a-z _-]*\}+|\*{3,}|•+|x{3,}|your[ _-]?password)$`)
+
+	// These are more likely to be a slip than to be meant. Encoded, as in %20, they are allowed.
+	strayInName    = regexp.MustCompile("[\"'`“”„‘’‚«»‹›<>{}\\\\|^ #?]")
+	strayInHost    = regexp.MustCompile(`[^\pL\pN._-]`)
+	strayInSetting = regexp.MustCompile(`^[^a-z_]|[^a-z0-9_.]`)
+)
 
 // around are the characters that people copy along with an address.
 const around = " \t\"'`“”„‘’‚«»‹›;,()<>"
 
 // Parse reads an address as people paste it, and one in any of the forms that this package writes.
 func Parse(raw string) (*Target, error) {
-	if name, found := strings.CutPrefix(raw, "file:"); found { // as SQLite writes it
-		name, _, _ = strings.Cut(name, "?")
-		path, err := url.PathUnescape(name)
-		if err != nil || path == "" {
-			return nil, badSQLite
-		}
-		if rest := strings.TrimPrefix(path, "/"); filepath.VolumeName(rest) != "" {
-			path = rest
-		}
-		return &Target{File: path}, nil
+	if name, found := strings.CutPrefix(raw, "file:"); found {
+		return parseFile(name)
 	}
-	text := visible(raw)
+	text := strings.Trim(spaces.ReplaceAllString(unseen.ReplaceAllString(raw, ""), " "), around)
 	at := scheme.FindStringIndex(text)
-	switch bare := strings.Trim(text, around); {
-	case bare == "" || strings.TrimRight(bare, " =:") == Variable || strings.HasSuffix(bare, Variable+"="):
-		return nil, empty
-	case otherScheme.MatchString(bare) && !scheme.MatchString(otherScheme.FindString(bare)):
-		name, _, _ := strings.Cut(bare, "://")
-		return nil, unknownScheme.with(name)
-	case at == nil:
+	if at == nil {
+		other := otherScheme.FindStringSubmatch(text)
+		switch {
+		case nothing.MatchString(text):
+			return nil, empty
+		case other != nil:
+			return nil, unknownScheme.with(other[1])
+		}
 		return nil, notURL
 	}
-	rest := strings.TrimRight(text[at[1]:], around)
-	for again := scheme.FindStringIndex(rest); again != nil && again[0] == 0; again = scheme.FindStringIndex(rest) {
-		rest = rest[again[1]:]
-	}
+	rest := text[at[1]:]
 	if strings.HasPrefix(strings.ToLower(text[at[0]:]), "sqlite") {
 		return parseSQLite(rest)
 	}
-	t, err := parsePostgres(rest)
-	if err != nil {
-		return nil, err
+	t := &Target{Settings: make(map[string]string)}
+	err := t.parsePostgres(rest)
+	if err == nil {
+		err = t.addDefaults()
 	}
-	return t, t.resolve()
+	if err == nil {
+		err = t.resolveHosts()
+	}
+	if err == nil {
+		err = t.normalise()
+	}
+	return t, err
 }
 
-// visible takes the characters out of a text that nobody sees, such as line breaks and zero-width spaces.
-func visible(text string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.In(r, unicode.Cc, unicode.Cf):
-			return -1
-		case unicode.In(r, unicode.Zs): // such as a space that does not break the line
-			return ' '
-		}
-		return r
-	}, text)
+// parseFile reads what SQLite wrote, from behind file: on.
+func parseFile(name string) (*Target, error) {
+	name, _, _ = strings.Cut(name, "?")
+	path, err := url.PathUnescape(name)
+	if err != nil || path == "" {
+		return nil, badSQLite
+	}
+	if rest := strings.TrimPrefix(path, "/"); filepath.VolumeName(rest) != "" {
+		path = rest
+	}
+	return &Target{File: path}, nil
 }
 
 func parseSQLite(rest string) (*Target, error) {
 	path, found := strings.CutPrefix(rest, "/")
-	_, settings, _ := strings.Cut(path, "?")
-	if !found || path == "" || path == ":memory:" || setting.MatchString(settings) {
+	if !found || path == "" || path == ":memory:" || setting.MatchString(path) {
 		return nil, badSQLite
 	}
 	return &Target{File: path}, nil
 }
 
-var (
-	setting     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.]*=`)
-	settingName = regexp.MustCompile(`^[a-z_][a-z0-9_.]*$`)
-	joint       = regexp.MustCompile(`\?(ssl[a-z]*=|[a-z]+_[a-z_]+=)`)
-	placeholder = regexp.MustCompile(`(?i)^(\[[a-z _-]*\]|<[a-z _-]*>|\$?\{+[a-z _-]*\}+|\*{3,}|•+|x{3,}|your[ _-]?password)$`)
-)
-
-// parsePostgres takes an address apart, from behind postgres:// on. Like libpq it takes a password as it is, up to the @.
-func parsePostgres(rest string) (*Target, error) {
-	t := &Target{Settings: make(map[string]string)}
+// parsePostgres reads the settings from an address, from behind postgres:// on. Like libpq it takes a password as it is, up
+// to the last @ before the path.
+func (t *Target) parsePostgres(rest string) error {
 	login, _, _ := strings.Cut(rest, "/")
 	if first := strings.Index(login, "@"); first >= 0 {
-		for i, r := range login[first:] {
-			if r == '?' && setting.MatchString(rest[first+i+1:]) { // an @ after it is in a setting
-				login = login[:first+i]
-				break
-			}
+		if at := setting.FindStringIndex(login[first:]); at != nil { // an @ after it is in a setting
+			login = login[:first+at[0]]
 		}
 		login = login[:strings.LastIndex(login, "@")]
 		rest = rest[len(login)+1:]
-		if err := t.parseLogin(login); err != nil {
-			return nil, err
+		name, password, _ := strings.Cut(login, ":")
+		if err := cmp.Or(stray(name, strayInName), t.decode("user", name), t.decode("password", password)); err != nil {
+			return err
+		}
+		if strings.Contains(t.Settings["user"], ":") {
+			return encodedColon
 		}
 	}
 	place, query, _ := strings.Cut(rest, "?")
 	hosts, database, _ := strings.Cut(place, "/")
 	if strings.Contains(database, "@") {
-		return nil, slash
+		return slash
 	}
-	if c := stray(database, "#"); c != "" {
-		return nil, strayCharacter.with(c)
+	names, ports := splitHosts(hosts)
+	if err := cmp.Or(stray(database, strayInName), t.decode("dbname", database), t.decode("host", names), t.decode("port", ports)); err != nil {
+		return err
 	}
-	var ok bool
-	if t.Database, ok = unescape(database); !ok {
-		return nil, percent
-	}
-	names, ports, err := splitHosts(hosts)
-	if err != nil {
-		return nil, err
-	}
-	if strings.Trim(names, ",") != "" {
-		t.Settings["host"] = names
-	}
-	if strings.Trim(ports, ",") != "" {
-		t.Settings["port"] = ports
-	}
-	return t, t.parseSettings(query)
+	return t.parseSettings(query)
 }
 
-func (t *Target) parseLogin(login string) error {
-	name, password, _ := strings.Cut(login, ":")
-	if c := stray(name, "#?/"); c != "" {
+// stray returns an error if a part of an address has a character that it should not have.
+func stray(part string, pattern *regexp.Regexp) error {
+	switch c := pattern.FindString(part); c {
+	case "":
+		return nil
+	case " ":
+		return strayCharacter.with("a space")
+	default:
 		return strayCharacter.with(c)
 	}
-	if placeholder.MatchString(password) {
-		return isPlaceholder.with(password)
-	}
-	var ok, ok2 bool
-	t.User, ok = unescape(name)
-	t.Password, ok2 = unescape(password)
-	if !ok || !ok2 {
+}
+
+// decode keeps a part of the address, unless it is empty. It refuses a % without two hexadecimal digits, a zero byte, which
+// no server takes, and what is not UTF-8, which lib/pq would change.
+func (t *Target) decode(name, text string) error {
+	value, err := url.PathUnescape(text)
+	if err != nil || !utf8.ValidString(value) || strings.Contains(value, "\x00") {
 		return percent
+	}
+	if name == "password" && placeholder.MatchString(value) {
+		return isPlaceholder
+	}
+	if value != "" {
+		t.Settings[name] = value
 	}
 	return nil
 }
 
-// splitHosts splits host:port,host:port into the names and the ports.
-func splitHosts(text string) (names, ports string, err error) {
+// splitHosts splits host:port,host:port into the hosts and the ports.
+func splitHosts(text string) (hosts, ports string) {
 	for i, one := range strings.Split(text, ",") {
-		name, port, _ := strings.Cut(one, ":")
-		if inside, ipv6 := strings.CutPrefix(one, "["); ipv6 {
-			var found bool
-			if name, port, found = strings.Cut(inside, "]"); !found {
-				return "", "", strayCharacter.with("[")
-			}
-			port = strings.TrimPrefix(port, ":")
-		} else if _, err := netip.ParseAddr(one); err == nil {
-			name, port = one, ""
+		host, port, err := net.SplitHostPort(one)
+		if err != nil {
+			host, _, err = net.SplitHostPort(one + ":") // without a port
 		}
-		name, ok := unescape(name)
-		if !ok {
-			return "", "", percent
+		if err != nil {
+			host = one // an IPv6 address without brackets, or a slip
 		}
 		if i > 0 {
-			names, ports = names+",", ports+","
+			hosts, ports = hosts+",", ports+","
 		}
-		names, ports = names+name, ports+port
+		hosts, ports = hosts+host, ports+port
 	}
-	return names, ports, nil
-}
-
-// stray returns the first character of a part of an address that is more likely to be a slip than to be meant. Encoded, as
-// in %20, it is allowed. It returns "" if there is none.
-func stray(part, also string) string {
-	if i := strings.IndexAny(part, "\"'`“”„‘’‚«»‹›<>{}\\|^ "+also); i >= 0 {
-		c := []rune(part[i:])[0]
-		if c == ' ' {
-			return "a space"
-		}
-		return string(c)
+	if strings.Trim(ports, ",") == "" {
+		ports = ""
 	}
-	return ""
-}
-
-// unescape decodes %41 to A. It refuses a % without two hexadecimal digits, a zero byte, which no server takes, and what is
-// not UTF-8, which lib/pq would change.
-func unescape(text string) (string, bool) {
-	decoded, err := url.PathUnescape(text)
-	return decoded, err == nil && utf8.ValidString(decoded) && !strings.Contains(decoded, "\x00")
+	return hosts, ports
 }
 
 func (t *Target) parseSettings(query string) error {
-	query = joint.ReplaceAllString(strings.ReplaceAll(query, "&amp;", "&"), "&$1") // people add ?sslmode=... to what has a ? already
+	query = joint.ReplaceAllString(strings.ReplaceAll(query, "&amp;", "&"), "&$1")
 	for _, one := range strings.Split(query, "&") {
 		if one == "" {
 			continue
@@ -275,88 +255,66 @@ func (t *Target) parseSettings(query string) error {
 		name, raw, found := strings.Cut(one, "=")
 		name = strings.ToLower(strings.Trim(name, around))
 		name = cmp.Or(synonyms[name], name)
-		value, ok := unescape(raw)
 		switch {
-		case !settingName.MatchString(name) || strings.Contains(query, "@") && !known(name):
-			if strings.Contains(query, "@") {
-				return slash
-			}
-			return strayCharacter.with(cmp.Or(stray(one, "#?/:,;-+()!$%[]*~="), "&"))
-		case !found || !ok || name == "ssl" && !slices.Contains([]string{"", "true", "false", "1", "0"}, value):
+		case strings.Contains(query, "@") && !slices.Contains(ours, name):
+			return slash
+		case !found && !slices.Contains(ours, name) || name == "":
+			return loneWord
+		case !found:
 			return badSetting.with(name)
+		case name == "options":
+			raw = strings.ReplaceAll(raw, "+", " ") // as web programs write a space
 		}
-		if name == "options" {
-			value = strings.ReplaceAll(value, "+", " ") // as web programs write a space
-		}
-		if value = strings.TrimSpace(value); name == "password" && placeholder.MatchString(value) {
-			return isPlaceholder.with(value)
-		}
-		if value != "" {
-			t.Settings[name] = value
+		if err := cmp.Or(stray(name, strayInSetting), t.decode(name, strings.TrimSpace(raw))); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// resolve adds to an address what it leaves open: from the service file, from the environment, and libpq's defaults.
-func (t *Target) resolve() error {
-	t.move("user", &t.User)
-	t.move("password", &t.Password)
-	t.move("dbname", &t.Database)
+// addDefaults adds what the address leaves open: from the service file, from the environment, and libpq's defaults.
+func (t *Target) addDefaults() error {
 	environment := environment()
-	add := func(settings map[string]string) {
-		for name, value := range settings {
-			if _, set := t.Settings[name]; !set {
-				t.Settings[name] = value
-			}
-		}
-	}
 	if service := cmp.Or(t.Settings["service"], environment["service"]); service != "" {
 		settings, err := readService(cmp.Or(t.Settings["servicefile"], environment["servicefile"]), service)
 		if err != nil {
 			return err
 		}
-		add(settings)
+		t.add(settings)
 	}
 	if t.Settings["host"] != "" || t.Settings["hostaddr"] != "" { // then the environment's is another server's
 		delete(environment, "host")
 		delete(environment, "hostaddr")
 	}
-	add(environment)
-	for name, value := range map[string]*string{"user": &t.User, "password": &t.Password, "dbname": &t.Database} {
-		if *value == "" {
-			t.move(name, value)
-		}
-		delete(t.Settings, name)
-	}
+	t.add(environment)
+	t.User, t.Password, t.Database = t.take("user"), t.take("password"), t.take("dbname")
 	if t.User == "" {
 		if u, err := user.Current(); err == nil {
 			t.User = u.Username[strings.LastIndex(u.Username, `\`)+1:] // without Windows' domain
 		}
 	}
 	t.Database = cmp.Or(t.Database, t.User)
-	if err := t.resolveHosts(); err != nil {
-		return err
-	}
-	return t.normalise()
+	return nil
 }
 
-// move moves a setting to where else the address may have it.
-func (t *Target) move(name string, to *string) {
-	if value, set := t.Settings[name]; set {
-		*to = value
-		delete(t.Settings, name)
+// add adds the settings that are not set yet.
+func (t *Target) add(settings map[string]string) {
+	for name, value := range settings {
+		t.Settings[name] = cmp.Or(t.Settings[name], value)
 	}
+}
+
+// take returns a setting, and takes it out of the settings.
+func (t *Target) take(name string) string {
+	defer delete(t.Settings, name)
+	return t.Settings[name]
 }
 
 func (t *Target) resolveHosts() error {
-	host, addr, port := t.Settings["host"], t.Settings["hostaddr"], t.Settings["port"]
+	host, addr, port := t.take("host"), t.take("hostaddr"), t.take("port")
 	if addr != "" && (host == "" || t.Settings["sslmode"] != "verify-full") { // that mode needs the name
 		host = addr
 	}
-	delete(t.Settings, "host")
-	delete(t.Settings, "hostaddr")
-	delete(t.Settings, "port")
 	names, ports := strings.Split(host, ","), strings.Split(port, ",")
 	if len(ports) > 1 && len(ports) != len(names) {
 		return badPort
@@ -366,29 +324,15 @@ func (t *Target) resolveHosts() error {
 		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 || strconv.Itoa(int(n)) != port {
 			return badPort
 		}
-		if name == "" {
-			name = defaultHost(port)
-		}
-		if c := strayInHost(name); c != "" {
-			return strayCharacter.with(c)
+		name = cmp.Or(name, defaultHost(port))
+		if _, err := netip.ParseAddr(name); err != nil && !isFolder(name) {
+			if err := stray(name, strayInHost); err != nil {
+				return err
+			}
 		}
 		t.Hosts = append(t.Hosts, Host{name, port})
 	}
 	return nil
-}
-
-func isFolder(name string) bool { return strings.HasPrefix(name, "/") || filepath.IsAbs(name) }
-
-func strayInHost(name string) string {
-	if _, err := netip.ParseAddr(name); err == nil || isFolder(name) && !strings.ContainsFunc(name, unicode.IsControl) {
-		return ""
-	}
-	for _, r := range name {
-		if r != '.' && r != '-' && r != '_' && !unicode.IsLetter(r) && !unicode.IsDigit(r) {
-			return cmp.Or(stray(string(r), ""), string(r))
-		}
-	}
-	return ""
 }
 
 // defaultHost returns the folder of the server's socket if there is one, as psql does, and otherwise localhost.

@@ -4,12 +4,12 @@ package demo
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,7 +18,6 @@ import (
 	"golang.org/x/term"
 
 	"example.com/penny"
-	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
 	"example.com/penny/internal/retry"
@@ -38,6 +37,7 @@ type Flags struct {
 	Pool    int    // -pool: the number of connections that the pool may hold
 
 	program string
+	failed  string // says how many of the timed calls failed
 }
 
 // A search is the ByAuthor of a Store.
@@ -47,24 +47,23 @@ type search = func(ctx context.Context, prefix string, limit int) ([]penny.Book,
 // its default. After wrong usage Parse ends the program with status 2.
 func Parse(program string, size int) *Flags {
 	f := &Flags{program: program}
-	flags := flag.NewFlagSet(program, flag.ExitOnError)
-	flags.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in small or capital letters")
-	flags.IntVar(&f.Calls, "n", 0, "then make `CALLS` more calls and print how long they took")
-	flags.IntVar(&f.Workers, "c", 1, "with -n: make the calls from `WORKERS` goroutines at once")
+	flag.StringVar(&f.Author, "author", "ker", "find books whose author begins with `PREFIX`, in small or capital letters")
+	flag.IntVar(&f.Calls, "n", 0, "then make `CALLS` more calls and print how long they took")
+	flag.IntVar(&f.Workers, "c", 1, "with -n: make the calls from `WORKERS` goroutines at once")
 	if size > 0 {
-		flags.IntVar(&f.Pool, "pool", size, "hold at most `SIZE` connections")
+		flag.IntVar(&f.Pool, "pool", size, "hold at most `SIZE` connections")
 	}
-	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), "usage: %s [flags]\n\nPrints the books of an author.\n\n", program)
-		flags.PrintDefaults()
+	flag.Usage = func() {
+		fmt.Fprintf(flag.CommandLine.Output(), "usage: %s [flags]\n\nPrints the books of an author.\n\n", program)
+		flag.PrintDefaults()
 	}
-	_ = flags.Parse(os.Args[1:]) // ExitOnError: it does not return one
-	wrong := ""
+	flag.Parse()
 	set := make(map[string]bool)
-	flags.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	flag.Visit(func(f *flag.Flag) { set[f.Name] = true })
+	wrong := ""
 	switch {
-	case flags.NArg() > 0:
-		wrong = fmt.Sprintf("unknown argument %q: an author is given as -author %s", flags.Arg(0), flags.Arg(0))
+	case flag.NArg() > 0:
+		wrong = fmt.Sprintf("unknown argument %q: an author is given as -author %[1]s", flag.Arg(0))
 	case !utf8.ValidString(f.Author):
 		wrong = "-author is not UTF-8 text"
 	case set["n"] && f.Calls < 1:
@@ -78,26 +77,32 @@ func Parse(program string, size int) *Flags {
 	}
 	if wrong != "" {
 		fmt.Fprintf(os.Stderr, "%s: %s\n", program, wrong)
-		flags.Usage()
+		flag.Usage()
 		os.Exit(2)
 	}
 	return f
 }
 
-// Context returns a context that ends when the user presses Ctrl-C or the program is told to stop. A second Ctrl-C ends the
-// program at once.
-func Context() (context.Context, context.CancelFunc) {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+// Context returns a context that ends when the user presses Ctrl-C, the program is told to stop, or one of the other signals
+// comes. A signal that is ignored, as nohup ignores SIGHUP, stays ignored. A second Ctrl-C ends the program at once.
+func Context(others ...os.Signal) (context.Context, context.CancelFunc) {
+	signals := append(slices.DeleteFunc(others, signal.Ignored), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
 
-// Ask calls byAuthor for the author that the user chose. If the connection dies, it asks once more: a search changes
-// nothing. It returns after Patience, even if the driver does not.
+// Ask calls byAuthor for the author that the user chose.
 func (f *Flags) Ask(ctx context.Context, byAuthor search) ([]penny.Book, error) {
+	return Ask(ctx, byAuthor, f.Author, Limit)
+}
+
+// Ask calls byAuthor. If the connection dies, it asks once more: a search changes nothing. It returns after Patience, even if
+// the driver does not.
+func Ask(ctx context.Context, byAuthor search, author string, limit int) ([]penny.Book, error) {
 	return retry.Within(ctx, Patience, func(ctx context.Context) (books []penny.Book, err error) {
 		err = retry.Read(ctx, func() error {
-			books, err = byAuthor(ctx, f.Author, Limit)
+			books, err = byAuthor(ctx, author, limit)
 			return err
 		})
 		return books, err
@@ -133,35 +138,31 @@ func (f *Flags) Time(ctx context.Context, byAuthor search, opened func() int64) 
 	if term.IsTerminal(int(os.Stderr.Fd())) {
 		screen = os.Stderr
 	}
-	done, clear := f.progress(screen)
+	done, erase := f.progress(screen)
 	result := load.Run(ctx, load.Options{Calls: f.Calls, Workers: f.Workers, Name: explain.Name, Done: done},
 		func(ctx context.Context) error {
 			_, err := f.Ask(ctx, byAuthor)
 			return err
 		})
-	clear()
+	erase()
 	fmt.Fprintf(os.Stderr, "%s: %s by %s in %.2f s\n", f.program, count(result.Calls, "call"), count(f.Workers, "worker"), result.Elapsed.Seconds())
-	for _, line := range []struct{ label, value string }{
-		{"calls/s", fmt.Sprintf("%.0f", result.Rate())},
-		{"latency", fmt.Sprintf("p50 %s, p95 %s, p99 %s", load.Milliseconds(result.Percentile(50)),
-			load.Milliseconds(result.Percentile(95)), load.Milliseconds(result.Percentile(99)))},
-		{"connections", fmt.Sprintf("%d opened", opened()-before)},
-		{"errors", result.ErrorCounts()},
-	} {
-		fmt.Fprintf(os.Stderr, "  %-12s %s\n", line.label, line.value)
-	}
-	if result.Err != nil {
-		return &failedCalls{result}
-	}
-	if result.Calls < f.Calls {
+	fmt.Fprintf(os.Stderr, "  calls/s      %.0f\n", result.Rate())
+	fmt.Fprintf(os.Stderr, "  latency      p50 %s, p95 %s, p99 %s\n", load.Milliseconds(result.Percentile(50)),
+		load.Milliseconds(result.Percentile(95)), load.Milliseconds(result.Percentile(99)))
+	fmt.Fprintf(os.Stderr, "  connections  %d opened\n", opened()-before)
+	fmt.Fprintf(os.Stderr, "  errors       %s\n", result.ErrorCounts())
+	switch {
+	case result.Err != nil:
+		f.failed = fmt.Sprintf("%d of %s failed: ", result.Failed(), count(result.Calls, "call"))
+		return result.Err
+	case result.Calls < f.Calls:
 		return context.Cause(ctx)
 	}
 	return nil
 }
 
-// progress shows on w the calls that are done, and those that failed, ten times a second. The caller calls clear at the end
-// to erase it.
-func (f *Flags) progress(w io.Writer) (done func(failed bool), clear func()) {
+// progress shows on w the calls that are done, and those that failed, ten times a second. The caller calls erase at the end.
+func (f *Flags) progress(w io.Writer) (done func(failed bool), erase func()) {
 	var calls, failures atomic.Int64
 	tick := time.NewTicker(100 * time.Millisecond)
 	done = func(failed bool) {
@@ -175,11 +176,7 @@ func (f *Flags) progress(w io.Writer) (done func(failed bool), clear func()) {
 		default:
 		}
 	}
-	clear = func() {
-		tick.Stop()
-		fmt.Fprint(w, "\r\033[K")
-	}
-	return done, clear
+	return done, func() { fmt.Fprint(w, "\r\033[K") }
 }
 
 func count(n int, noun string) string {
@@ -189,29 +186,13 @@ func count(n int, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// failedCalls is the error of a timed run in which calls failed.
-type failedCalls struct{ load.Result }
-
-func (e *failedCalls) Error() string { return e.Err.Error() }
-func (e *failedCalls) Unwrap() error { return e.Err }
-
 // Exit ends the program. If err is nil, the status is 0. Otherwise it is 1, and standard error has a line that says what went
 // wrong at the address, and a hint.
 func (f *Flags) Exit(err error, address string) {
 	if err == nil {
 		os.Exit(0)
 	}
-	if address == "" {
-		address = os.Getenv(dburl.Variable)
-	}
 	says, hint := explain.Error(err, address)
-	var failed *failedCalls
-	if errors.As(err, &failed) {
-		says = fmt.Sprintf("%d of %s failed: %s", failed.Failed(), count(failed.Calls, "call"), says)
-	}
-	fmt.Fprintf(os.Stderr, "%s: %s\n", f.program, says)
-	if hint != "" {
-		fmt.Fprintf(os.Stderr, "hint: %s\n", hint)
-	}
+	fmt.Fprintf(os.Stderr, "%s: %s%s\nhint: %s\n", f.program, f.failed, says, hint)
 	os.Exit(1)
 }

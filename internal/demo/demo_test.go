@@ -37,13 +37,13 @@ func TestAskReturnsEvenIfTheDriverDoesNot(t *testing.T) {
 			return nil, nil
 		})
 		if !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > Patience+time.Second {
-			t.Errorf("got %v after %v", err, time.Since(start))
+			t.Errorf("got %v after %v, want DeadlineExceeded after %v", err, time.Since(start), Patience)
 		}
 		close(release)
 	})
 }
 
-func TestOpenedAddsUpWhatIsOpenAndWhatWasClosed(t *testing.T) {
+func TestOpenedAddsUpTheOpenAndTheClosedConnections(t *testing.T) {
 	stats := sql.DBStats{OpenConnections: 1, MaxIdleClosed: 20, MaxIdleTimeClosed: 300, MaxLifetimeClosed: 4000}
 	if got := Opened(stats); got != 4321 {
 		t.Errorf("got %d, want 4321", got)

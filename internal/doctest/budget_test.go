@@ -11,8 +11,8 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-// The lesson has to fit on a screen, and the diff of two neighbours is the lesson.
-func TestBudgets(t *testing.T) {
+// A file has to fit on a screen, and the diff of two stages is the lesson.
+func TestTheStagesKeepTheirBudgets(t *testing.T) {
 	for n := 1; n <= 4; n++ {
 		for file, limit := range map[string]int{"books/books.go": 60, "main.go": 36} {
 			name := fmt.Sprintf("database%d/%s", n, file)

@@ -1,12 +1,12 @@
 // Package doctest keeps README.md and docs/ true: it runs their console blocks on real databases, compares their excerpts
-// with the files they quote, follows their links, and writes the page on troubleshooting out of the programs' own table.
+// with the files they quote, follows their links, and writes the page on troubleshooting from the programs' own table.
 package doctest
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -32,12 +32,12 @@ type block struct {
 	text string
 }
 
-// pages are the Markdown files, from the root.
+// pages returns the Markdown files, README.md first.
 func pages(t *testing.T) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil || len(found) < 15 {
-		t.Fatalf("the pages of docs: %v, %v", found, err)
+		t.Fatalf("got the pages %v, %v; want at least 15", found, err)
 	}
 	return append([]string{filepath.Join(root, "README.md")}, found...)
 }
@@ -77,19 +77,16 @@ func TestEveryConsoleBlockPrintsWhatThePageSays(t *testing.T) {
 			skip.Test(t, err)
 		}
 	}
-	folder := t.TempDir() // the blocks make files
-	if err := copyTree(folder); err != nil {
-		t.Fatal(err)
-	}
 	for _, page := range pages(t) {
 		t.Run(filepath.Base(page), func(t *testing.T) {
-			address := ""
+			t.Parallel()
+			folder, address := "", ""
 			for _, b := range blocks(read(t, page)) {
 				if b.info != "console" {
 					continue
 				}
 				if address == "" {
-					address = pgtest.BooksURL(t)
+					folder, address = desk(t), pgtest.BooksURL(t)
 				}
 				for _, step := range strings.Split("\n"+b.text, "\n$ ")[1:] {
 					command, want, _ := strings.Cut(step, "\n")
@@ -108,38 +105,28 @@ func TestEveryConsoleBlockPrintsWhatThePageSays(t *testing.T) {
 	}
 }
 
-// copyTree copies the repository into folder, but for what Git keeps.
-func copyTree(folder string) error {
-	return filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+// desk returns a folder for a page's commands, with the files that they read. The programs run there, and make files there,
+// but go builds them in the repository, to use its cache.
+func desk(t *testing.T) string {
+	t.Helper()
+	folder := t.TempDir()
+	files := map[string]string{"here": "#!/bin/sh\ncd '" + folder + "' && exec \"$@\"\n"}
+	for _, name := range []string{"penny.sql", "database1/books/books.go", "database2/books/books.go", "database3/books/books.go", "database4/books/books.go"} {
+		files[name] = read(t, filepath.Join(root, name))
+	}
+	for name, text := range files {
+		file := filepath.Join(folder, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o755)); err != nil {
+			t.Fatal(err)
 		}
-		relative, err := filepath.Rel(root, path)
-		if err != nil {
-			return err
-		}
-		target := filepath.Join(folder, relative)
-		if entry.IsDir() {
-			if entry.Name() == ".git" {
-				return filepath.SkipDir
-			}
-			return os.MkdirAll(target, 0o755)
-		}
-		if !entry.Type().IsRegular() || strings.HasSuffix(path, ".sqlite") || entry.Name() == ".env" {
-			return nil
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(target, data, 0o644)
-	})
+	}
+	return folder
 }
 
 // prompt is what psql and sqlite3 print before what is typed. Where they do not read from a terminal, they print none.
 var prompt = regexp.MustCompile(`(?m)^(?:yourdbname=|sqlite)> (.*)\n?`)
 
-// session parts what is typed into a program from what it prints.
+// session separates what is typed into a program from what it prints.
 func session(text string) (typed, printed string) {
 	for _, line := range prompt.FindAllStringSubmatch(text, -1) {
 		typed += line[1] + "\n"
@@ -151,6 +138,12 @@ func shell(t *testing.T, folder, address, command, typed string) (string, error)
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
+	repository, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inside := "go -C '" + repository + "' "
+	command = strings.NewReplacer("go run ", inside+"run -exec '"+folder+"/here' ", "go tool ", inside+"tool ").Replace(command)
 	cmd := exec.CommandContext(ctx, "sh", "-c", command)
 	cmd.Dir = folder
 	cmd.Stdin = strings.NewReader(typed)
@@ -174,7 +167,7 @@ func matches(want, got string) bool {
 	return regexp.MustCompile(`^` + pattern + `\n*$`).MatchString(strings.TrimRight(got, "\n"))
 }
 
-func TestEveryExcerptStandsInTheFileThatItQuotes(t *testing.T) {
+func TestEveryExcerptIsInTheFileThatItQuotes(t *testing.T) {
 	quoted := 0
 	for _, page := range pages(t) {
 		for _, b := range blocks(read(t, page)) {
@@ -189,7 +182,7 @@ func TestEveryExcerptStandsInTheFileThatItQuotes(t *testing.T) {
 		}
 	}
 	if quoted < 5 {
-		t.Errorf("only %d excerpts were found", quoted)
+		t.Errorf("got %d excerpts, want at least 5", quoted)
 	}
 }
 
@@ -198,7 +191,7 @@ func TestEveryFigureInTheTableOfFaultsIsInTheRecord(t *testing.T) {
 	record := read(t, root+"/docs/race/faults.txt")
 	figures := regexp.MustCompile(`\| (\d+ of \d+) `).FindAllStringSubmatch(read(t, root+"/docs/07-database3.md"), -1)
 	if len(figures) < 20 {
-		t.Errorf("only %d figures were found", len(figures))
+		t.Errorf("got %d figures, want at least 20", len(figures))
 	}
 	for _, figure := range figures {
 		if !strings.Contains(record, figure[1]+" calls failed") {
@@ -218,7 +211,7 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 			target := match[1]
 			if u, err := url.Parse(target); err == nil && u.Scheme != "" {
 				if u.Scheme != "https" && u.Hostname() != "localhost" || u.Host == "" {
-					t.Errorf("%s: the link %s is none", page, target)
+					t.Errorf("%s: the link %s is not valid", page, target)
 				}
 				continue
 			}
@@ -230,17 +223,20 @@ func TestEveryLinkLeadsSomewhere(t *testing.T) {
 	}
 }
 
-func TestThePageOnTroubleshootingIsTheProgramsOwnTable(t *testing.T) {
+func TestThePageOnTroubleshootingMatchesTheProgramsTable(t *testing.T) {
 	var page strings.Builder
 	page.WriteString(`# Troubleshooting
 
-This page lists what the programs say when something is wrong, why it happens, and what to do. The words in braces stand for
-your own server, user, database or file. ` + "`go tool lab doctor`" + ` finds most of these step by step. A test writes
-this page from the table that the programs use: ` + "`go test ./internal/doctest -update`" + `.
+What the programs say, why, and what to do. The words in braces stand for your own server, user, database or file.
+` + "`go tool lab doctor`" + ` finds most of these. A test writes this page: ` + "`go test ./internal/doctest -update`" + `.
 
 `)
 	for _, cause := range explain.Causes {
-		fmt.Fprintf(&page, "## %s\n\n**You see:** %s\n\n**Why:** %s\n\n**Hint:** %s\n\n", upper(cause.Name), escape(cause.Says), escape(cause.Why), escape(cause.Hint))
+		fmt.Fprintf(&page, "## %s\n\n**%s**\n\n", upper(cause.Name), escape(cause.Says))
+		if cause.Why != "" {
+			fmt.Fprintf(&page, "%s\n\n", escape(cause.Why))
+		}
+		fmt.Fprintf(&page, "Hint: %s\n\n", escape(cause.Hint))
 	}
 	want := strings.TrimRight(page.String(), "\n") + "\n"
 	file := filepath.Join(root, "docs", "troubleshooting.md")
@@ -250,13 +246,13 @@ this page from the table that the programs use: ` + "`go test ./internal/doctest
 		}
 	}
 	if read(t, file) != want {
-		t.Error("docs/troubleshooting.md is not the table: go test ./internal/doctest -update")
+		t.Error("docs/troubleshooting.md does not match the table: run go test ./internal/doctest -update")
 	}
 }
 
 func upper(name string) string { return strings.ToUpper(name[:1]) + name[1:] }
 
-// escape keeps Markdown from reading what is meant as it stands.
+// escape keeps Markdown from reading text as its own signs.
 func escape(text string) string {
 	return strings.NewReplacer("*", `\*`, "_", `\_`, "<", "&lt;").Replace(text)
 }

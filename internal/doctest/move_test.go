@@ -13,6 +13,7 @@ import (
 
 // The chapter's own commands move the books from one server to another.
 func TestTheBooksMoveBetweenTwoServersAsThePageSays(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"sh", "pg_dump", "psql"} {
 		if _, err := exec.LookPath(program); err != nil {
 			skip.Test(t, err)

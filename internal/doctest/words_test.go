@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// turns are turns of phrase that a reader stumbles over, and what to write instead.
+// turns are turns of phrase that make a reader stumble, and what to write instead.
 var turns = []struct {
 	pattern *regexp.Regexp
 	instead string
@@ -19,13 +19,20 @@ var turns = []struct {
 	{regexp.MustCompile(`(?i)\bwhere (there is|there are) (none|no)\b`), "if it is missing"},
 	{regexp.MustCompile(`(?i)\b(is|are) none of\b`), "is not one of"},
 	{regexp.MustCompile(`(?i)\bwrongs? (nobody|somebody)\b`), "is unfair to"},
-	{regexp.MustCompile(`(?i)\bheeds? not\b`), "ignores"},
+	{regexp.MustCompile(`(?i)\bheed(s|ed|ing)?\b`), "ignores, or respects"},
+	{regexp.MustCompile(`(?i)\bin vain\b`), "for ever"},
+	{regexp.MustCompile(`(?i)\b(hardly|lest|whence|therein|thereby)\b`), "few, or so that"},
+	{regexp.MustCompile(`(?i)\bgives? back\b`), "returns"},
 	{regexp.MustCompile(`(?i)\bin place of who\b`), "instead of"},
 	{regexp.MustCompile(`(?i)\bwho(ever)? waits? (in turn|is served)\b`), "callers that wait"},
+	{regexp.MustCompile(`(?i)\bbeside\b`), "next to, besides, or at the same time"},
+	{regexp.MustCompile(`(?i)\b(each|one|any) of so many\b`), "each of the"},
+	{regexp.MustCompile(`(?i)\bfor long\b`), "for a long time"},
+	{regexp.MustCompile(`(?i)\bat whichever\b`), "at any"},
 }
 
 // CONTRIBUTING.md shows some of them as examples, and so does this file.
-func TestNoStiffTurnsOfPhrase(t *testing.T) {
+func TestNoFileHasAStiffTurnOfPhrase(t *testing.T) {
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:

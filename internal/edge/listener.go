@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -11,68 +12,77 @@ import (
 
 // A Listener has a bound on connections, and sees what net/http answers before a handler sees the request.
 type Listener struct {
-	net.Listener
+	*net.TCPListener
 	Most     int64                                   // connections that may be open at once
 	Answered func(client net.Addr, status, size int) // called for each answer of net/http's own, such as 400 and 431
 	Refused  func()                                  // called for each connection beyond Most
 
-	open atomic.Int64
+	open, refusing atomic.Int64
 }
+
+// mostRefusing is how many refused connections are read at the same time: each is a file.
+const mostRefusing = 32
 
 const full = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 // Accept returns the next connection. It answers one beyond the bound with a 503 itself: a file is needed for each.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
-		conn, err := l.Listener.Accept()
+		conn, err := l.AcceptTCP()
 		if err != nil {
 			return nil, err
 		}
 		if l.open.Add(1) <= l.Most {
-			return &bounded{Conn: conn, listener: l}, nil
+			return &bounded{TCPConn: conn, listener: l}, nil
 		}
 		l.open.Add(-1)
 		l.Refused()
-		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
-		_, _ = conn.Write([]byte(full)) // it fits into the socket's buffer
-		_ = conn.Close()
+		l.refuse(conn)
 	}
 }
 
+// refuse answers with a 503. For up to a second it reads what the visitor has sent: if it closed a connection with bytes that
+// nobody has read, the system would send a reset, and the visitor would not see the answer.
+func (l *Listener) refuse(conn *net.TCPConn) {
+	_ = conn.SetDeadline(time.Now().Add(time.Second))
+	_, _ = conn.Write([]byte(full)) // it fits into the socket's buffer
+	if l.refusing.Add(1) > mostRefusing {
+		l.refusing.Add(-1)
+		_ = conn.Close()
+		return
+	}
+	go func() {
+		defer l.refusing.Add(-1)
+		defer conn.Close()
+		_ = conn.CloseWrite()
+		_, _ = io.CopyN(io.Discard, conn, 64<<10)
+	}()
+}
+
+// bounded is a *net.TCPConn and not a net.Conn, so that net/http finds its CloseWrite: it closes only the sending half after
+// an answer of its own, and the client gets to read it.
 type bounded struct {
-	net.Conn
+	*net.TCPConn
 	listener *Listener
 	closed   sync.Once
 }
 
 func (c *bounded) Close() error {
 	c.closed.Do(func() { c.listener.open.Add(-1) })
-	return c.Conn.Close()
+	return c.TCPConn.Close()
 }
 
-// CloseWrite closes the sending half. net/http does so after an answer of its own, so that the client gets to read it.
-func (c *bounded) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite()
-	}
-	return nil
-}
-
-// Write looks for an answer of net/http's own: for what is not HTTP, or for too long a header. It has no date, which all answers
-// of a handler have.
+// Write looks for an answer of net/http's own, such as 400. It has no date, and every answer of a handler has one.
 func (c *bounded) Write(b []byte) (int, error) {
-	if head, _, _ := bytes.Cut(b, []byte("\r\n\r\n")); len(b) > 12 && bytes.HasPrefix(b, []byte("HTTP/1.1 4")) && !bytes.Contains(head, []byte("\r\nDate: ")) {
-		if status, err := strconv.Atoi(string(b[9:12])); err == nil {
-			c.listener.Answered(c.RemoteAddr(), status, len(b))
-		}
+	if len(b) > 12 && bytes.HasPrefix(b, []byte("HTTP/1.1 ")) && b[9] >= '4' && !bytes.Contains(b, []byte("\r\nDate: ")) {
+		status, _ := strconv.Atoi(string(b[9:12])) // net/http writes a number
+		c.listener.Answered(c.RemoteAddr(), status, len(b))
 	}
-	return c.Conn.Write(b)
+	return c.TCPConn.Write(b)
 }
 
 // Host returns an address without its port.
 func Host(address string) string {
-	if host, _, err := net.SplitHostPort(address); err == nil {
-		return host
-	}
-	return address
+	host, _, _ := net.SplitHostPort(address) // net made the address
+	return host
 }

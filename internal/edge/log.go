@@ -1,4 +1,4 @@
-// Package edge holds what pennyapp needs at its edges and no lesson is about: a log that never waits for its reader, a listener
+// Package edge holds what pennyapp needs and no lesson is about: a log that never waits for its reader, a listener
 // with a bound on connections, embedded files, and what a router says of a request.
 package edge
 
@@ -18,23 +18,33 @@ import (
 // reader is a thousand lines behind, lines are dropped and counted.
 type LogWriter struct {
 	lines   chan []byte
+	end     chan struct{} // closed by Flush
 	written chan struct{} // closed when the last line is written
 	dropped atomic.Int64
 }
 
 // NewLogWriter returns a LogWriter that writes to w.
 func NewLogWriter(w io.Writer) *LogWriter {
-	l := &LogWriter{lines: make(chan []byte, 1000), written: make(chan struct{})}
-	go func() {
-		defer close(l.written)
-		for line := range l.lines {
-			_, _ = w.Write(line) // nobody can be told
+	l := &LogWriter{lines: make(chan []byte, 1000), end: make(chan struct{}), written: make(chan struct{})}
+	go l.copy(w)
+	return l
+}
+
+// copy writes the lines to w until Flush is called and no line is left.
+func (l *LogWriter) copy(w io.Writer) {
+	defer close(l.written)
+	end := l.end
+	for end != nil || len(l.lines) > 0 {
+		select {
+		case line := <-l.lines:
+			_, _ = w.Write(line) // if it fails, there is nobody to tell
 			if n := l.dropped.Swap(0); n > 0 {
 				slog.New(slog.NewJSONHandler(w, nil)).Warn("the reader of the log was too slow", "lines dropped", n)
 			}
+		case <-end:
+			end = nil
 		}
-	}()
-	return l
+	}
 }
 
 // Write takes a line. It never waits and never fails.
@@ -47,9 +57,9 @@ func (l *LogWriter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// Flush ends the log and waits until it is written, for a second at most. Nothing may be written afterwards.
+// Flush ends the log and waits until it is written, for a second at most. Lines that come afterwards are lost.
 func (l *LogWriter) Flush() {
-	close(l.lines)
+	close(l.end)
 	select {
 	case <-l.written:
 	case <-time.After(time.Second):
@@ -67,7 +77,7 @@ func NewLogger(w io.Writer, screen *os.File) *slog.Logger {
 // Clean replaces what could forge a line of the log, and cuts a text that is too long for one.
 func Clean(text string) string {
 	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || !unicode.IsPrint(r) {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r

@@ -4,13 +4,13 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -20,18 +20,17 @@ import (
 	"example.com/penny/internal/scratch"
 )
 
-// most is how many bytes of a check's output are kept.
+// most is how many bytes of a check's output are kept: a student's loop may print for ever.
 const most = 1 << 20
 
 // A Runner checks exercises in Penny's folder Root. It starts one PostgreSQL for all checks, which Close stops.
 type Runner struct {
 	Root  string
 	Find  func(context.Context) (string, error) // returns the folder with PostgreSQL's programs
-	Limit time.Duration                         // how long a check may run; if it is 0, 50 seconds
+	Limit time.Duration                         // how long a check may run; if it is 0, 45 seconds
 
-	mu     sync.Mutex // protects the fields below
+	mu     sync.Mutex // protects server
 	server *localpg.Server
-	bin    string
 }
 
 // A Result says whether an exercise is solved.
@@ -53,132 +52,129 @@ type Promise struct {
 
 // Close stops the server.
 func (r *Runner) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.server == nil {
 		return nil
 	}
 	return r.server.Stop()
 }
 
-// start starts the server if it does not run.
-func (r *Runner) start(ctx context.Context) (err error) {
+// address returns the address of the server. It starts the server if it does not run.
+func (r *Runner) address(ctx context.Context) (string, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.server != nil {
-		return nil
+	if r.server == nil {
+		bin, err := r.Find(ctx)
+		if err != nil {
+			return "", err
+		}
+		options := localpg.Options{BinDir: bin, Config: map[string]string{"max_connections": "200"}}
+		if r.server, err = localpg.Start(ctx, options); err != nil {
+			return "", err
+		}
 	}
-	if r.bin, err = r.Find(ctx); err != nil {
-		return err
-	}
-	r.server, err = localpg.Start(ctx, localpg.Options{BinDir: r.bin, Config: map[string]string{"max_connections": "200"}})
-	return err
+	return r.server.URL("postgres"), nil
 }
 
 // Check checks the student's files. Its error says why the check itself could not run.
 func (r *Runner) Check(ctx context.Context, e Exercise) (Result, error) {
-	result := Result{Number: e.Number, Title: e.Title, Of: e.Points}
+	server := ""
 	if e.Server {
-		if err := r.start(ctx); err != nil {
-			return result, err
+		var err error
+		if server, err = r.address(ctx); err != nil {
+			return Result{}, err
 		}
 	}
-	temporary, err := scratch.New("", "exercise")
+	folder, err := scratch.New("", "exercise")
 	if err != nil {
-		return result, err
+		return Result{}, err
 	}
-	defer temporary.Remove()
-	folder := temporary.Path
-	program := filepath.Join(folder, "check.exe")
-	if out, err := r.build(ctx, e, folder, program); ctx.Err() != nil {
-		return result, ctx.Err()
-	} else if err != nil {
-		result.Says = "it does not compile: " + firstError(out, err)
-		return result, nil
+	defer folder.Remove()
+	if says, err := r.build(ctx, e, folder.Path); says != "" || err != nil {
+		return Result{Number: e.Number, Title: e.Title, Of: e.Points, Says: says}, err
 	}
+	return r.run(ctx, e, folder.Path, server)
+}
 
-	limit := cmp.Or(r.Limit, 50*time.Second)
-	// The time limit of the test prints where each goroutine is; the context's ends what does not heed it.
+// compiler finds the compiler's first complaint, with the lines that belong to it.
+var compiler = regexp.MustCompile(`(?m)^.*\.go:\d+:.+(?:\n\t.+)*`)
+
+// build compiles the check into the student's package. If that fails, it returns what the compiler says.
+func (r *Runner) build(ctx context.Context, e Exercise, folder string) (says string, err error) {
+	check, err := data.ReadFile(fmt.Sprintf("testdata/%02d.go", e.Number))
+	if err != nil {
+		return "", err
+	}
+	target := filepath.Join(r.Root, filepath.FromSlash(e.Folder), "exercise_test.go")
+	out, err := given.Compile(ctx, folder, r.Root, "./"+e.Folder, target, check)
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err == nil:
+		return "", nil
+	}
+	return "it does not compile: " + oneLine(cmp.Or(compiler.FindString(out), out, err.Error())), nil
+}
+
+// run runs the check that build has left in folder.
+func (r *Runner) run(ctx context.Context, e Exercise, folder, server string) (Result, error) {
+	limit := cmp.Or(r.Limit, 45*time.Second)
+	// When the test's own limit is over, it prints where each goroutine is. The context ends a test that does not stop.
 	running, cancel := context.WithTimeout(ctx, limit+5*time.Second)
 	defer cancel()
 	out := &tail{}
-	cmd := exec.CommandContext(running, program, "-test.v=test2json", "-test.timeout="+limit.String(), "-test.parallel=8", "-test.paniconexit0")
+	cmd := exec.CommandContext(running, filepath.Join(folder, given.Program),
+		"-test.v=test2json", "-test.timeout="+limit.String(), "-test.parallel=8", "-test.paniconexit0")
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = r.Root, out, out, time.Second
-	cmd.Env = append(clean(os.Environ()), "TMPDIR="+folder, "TMP="+folder) // a check that is ended leaves its files there
-	if e.Server {
-		cmd.Env = append(cmd.Env, given.Bin+"="+r.bin)
-		cmd.Env = append(cmd.Env, given.Server+"="+r.server.URL("postgres"))
-	}
-	err = cmd.Run()
+	// The check has nothing to do with the user's own database. If it is killed, it leaves its files in the folder.
+	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {
+		return strings.HasPrefix(setting, "DATABASE_URL=") || strings.HasPrefix(setting, "PG")
+	})
+	cmd.Env = append(cmd.Env, given.Server+"="+server, "TMPDIR="+folder, "TMP="+folder)
+	err := cmd.Run()
 	if ctx.Err() != nil {
-		return result, ctx.Err()
+		return Result{}, ctx.Err()
 	}
-	return read(result, e, limit, out.String(), err)
-}
-
-// build compiles the check into the student's package.
-func (r *Runner) build(ctx context.Context, e Exercise, folder, program string) ([]byte, error) {
-	check, err := data.ReadFile(fmt.Sprintf("testdata/%02d.go", e.Number))
-	if err != nil {
-		return nil, err
-	}
-	file := filepath.Join(folder, "check.go")
-	if err := os.WriteFile(file, check, 0o600); err != nil {
-		return nil, err
-	}
-	target := filepath.Join(r.Root, filepath.FromSlash(e.Folder), "exercise_test.go")
-	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {target: file}})
-	if err != nil {
-		return nil, err
-	}
-	list := filepath.Join(folder, "overlay.json")
-	if err := os.WriteFile(list, overlay, 0o600); err != nil {
-		return nil, err
-	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-ldflags=-s -w", "-overlay", list, "-o", program, "./"+e.Folder)
-	cmd.Dir = r.Root
-	return cmd.CombinedOutput()
+	return read(e, limit, out.String(), err)
 }
 
 var (
 	verdict  = regexp.MustCompile(`(?m)^\x16? *--- (PASS|FAIL|SKIP): TestExercise(?:/(.+))? \(`)
 	sentence = regexp.MustCompile(`(?m)^ +exercise_test\.go:\d+: (.+(?:\n {8,}.+)*)`)
-	panicked = regexp.MustCompile(`(?m)^panic: (.+)`)
+	crash    = regexp.MustCompile(`(?m)^(?:panic|fatal error): (.+)`)
 )
 
-// read reads what a check printed.
-func read(result Result, e Exercise, limit time.Duration, out string, err error) (Result, error) {
-	passed := false
+// read reads what a check printed. The error err is that of its process.
+func read(e Exercise, limit time.Duration, out string, err error) (Result, error) {
+	result := Result{Number: e.Number, Title: e.Title, Of: e.Points}
 	for _, v := range verdict.FindAllStringSubmatch(out, -1) {
+		passed := v[1] == "PASS"
 		switch {
 		case v[1] == "SKIP":
-			return result, fmt.Errorf("exercise %d: its check was skipped, which says nothing", e.Number)
+			return result, fmt.Errorf("exercise %d: its check was skipped", e.Number)
 		case v[2] == "":
-			passed = v[1] == "PASS"
+			result.Passed = passed && err == nil
 		default:
-			result.Promises = append(result.Promises, Promise{strings.ReplaceAll(v[2], "_", " "), v[1] == "PASS"})
-			if v[1] == "PASS" {
+			result.Promises = append(result.Promises, Promise{strings.ReplaceAll(v[2], "_", " "), passed})
+			if passed {
 				result.Points++
 			}
 		}
 	}
-	if passed && err == nil {
-		result.Passed, result.Points = true, e.Points
-		return result, nil
-	}
-	at := ""
-	for _, file := range e.Files {
-		if place := regexp.MustCompile(regexp.QuoteMeta(file) + `:\d+`).FindString(out); place != "" && at == "" {
-			at = " at " + place
-		}
-	}
-	says, panics := sentence.FindStringSubmatch(out), panicked.FindStringSubmatch(out)
+	says, crashed := sentence.FindStringSubmatch(out), crash.FindStringSubmatch(out)
 	var exit *exec.ExitError
 	switch {
-	case panics != nil && strings.HasPrefix(panics[1], "test timed out"):
-		result.Says = fmt.Sprintf("it hangs: after %v it is still%s", limit, cmp.Or(at, " not done"))
-	case panics != nil:
-		result.Says = "it panics: " + strings.TrimSuffix(panics[1], " [recovered, repanicked]") + at
+	case result.Passed:
+		result.Points = e.Points
+	case crashed != nil && strings.HasPrefix(crashed[1], "test timed out"):
+		result.Says = fmt.Sprintf("it hangs: after %v it is still%s", limit, cmp.Or(place(e, out), " not done"))
+	case crashed != nil:
+		result.Says = "it panics: " + strings.TrimSuffix(crashed[1], " [recovered, repanicked]") + place(e, out)
+	case says != nil && strings.HasPrefix(says[1], given.Broken):
+		return result, errors.New(oneLine(says[1]))
 	case says != nil:
-		result.Says = strings.Join(strings.Fields(says[1]), " ")
+		result.Says = oneLine(says[1])
 	case err != nil && !errors.As(err, &exit):
 		return result, fmt.Errorf("run the check: %w", err)
 	default:
@@ -187,29 +183,18 @@ func read(result Result, e Exercise, limit time.Duration, out string, err error)
 	return result, nil
 }
 
-// firstError returns the first line of the compiler's output that names a file.
-func firstError(out []byte, err error) string {
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	for _, line := range lines {
-		if strings.Contains(line, ".go:") || strings.HasPrefix(line, "no required module") {
-			return line
+// place returns the first place in the student's files that a stack names. Go names line 1 for a loop with nothing in it.
+func place(e Exercise, stack string) string {
+	for _, file := range e.Files {
+		line := regexp.MustCompile(regexp.QuoteMeta(file) + `(:[2-9]|:\d\d)?\d*`)
+		if at := line.FindString(stack); at != "" {
+			return " at " + at
 		}
 	}
-	if lines[0] == "" {
-		return err.Error()
-	}
-	return lines[len(lines)-1]
+	return ""
 }
 
-// clean returns the environment without the user's own database.
-func clean(environ []string) (kept []string) {
-	for _, setting := range environ {
-		if name, _, _ := strings.Cut(setting, "="); name != "DATABASE_URL" && !strings.HasPrefix(name, "PG") {
-			kept = append(kept, setting)
-		}
-	}
-	return kept
-}
+func oneLine(text string) string { return strings.Join(strings.Fields(text), " ") }
 
 // A tail keeps the end of what is written to it.
 type tail struct{ bytes.Buffer }

@@ -14,21 +14,20 @@ var update = flag.Bool("update", false, "write docs/exercises.md and docs/soluti
 
 const exercisesHead = `# Exercises
 
-` + "`go tool lab exercise`" + ` lists them and says which is next. ` + "`go tool lab exercise 7`" + ` checks the seventh and says what is still wrong,
-` + "`-hint 7`" + ` gives a hint and, asked again, a second one, and ` + "`go tool lab exercise 7 -watch`" + ` checks again whenever you save a file. A
-check starts a PostgreSQL of its own, so that you need no address. It changes none of your files.
+` + "`go tool lab exercise`" + ` lists them. With a number, such as ` + "`go tool lab exercise 7`" + `, it checks one and says what is still wrong.
+` + "`-hint 7`" + ` gives a hint and, asked again, a second one; ` + "`-watch 7`" + ` checks again whenever you save a file. A check starts its own
+PostgreSQL and changes none of your files.
 
-Each exercise has a folder in [exercises](../exercises), and no solution gets in the way of another. ` + "`git checkout exercises pennyapp`" + `
-puts everything back. [Solutions](solutions.md) are on a page of their own; ` + "`go tool lab exercise -solution 7`" + ` shows one that you
-have solved.
+No exercise gets in the way of another. ` + "`git checkout exercises pennyapp`" + ` puts back what you changed, and
+` + "`git clean -f exercises`" + ` deletes what you added. [Solutions](solutions.md) are on another page; ` + "`go tool lab exercise -solution 7`" + ` shows one that you have solved.
 
-For a class, [classroom.yml](classroom.yml) is a workflow for GitHub: it checks what a student has pushed and lists the points.
+For a class: [classroom.yml](classroom.yml) is a workflow for GitHub that checks what a student has pushed and lists the points.
 `
 
 const solutionsHead = `# Solutions
 
-One way to solve each of the [exercises](exercises.md), and a way that looks right and is not. In a block, the lines with a minus
-go and the lines with a plus come.
+One way to solve each of the [exercises](exercises.md), and a typical mistake. In a block, remove the lines with a minus, and
+add those with a plus.
 `
 
 var (
@@ -37,8 +36,8 @@ var (
 )
 
 // page renders a change for docs/solutions.md.
-func page(c Change) string {
-	text := open.ReplaceAllStringFunc(c.Text, func(fence string) string {
+func page(change string) string {
+	text := open.ReplaceAllStringFunc(change, func(fence string) string {
 		part := open.FindStringSubmatch(fence)
 		language := "diff"
 		if part[1] == "new" {
@@ -46,11 +45,11 @@ func page(c Change) string {
 		}
 		return fmt.Sprintf("`%s`:\n\n```%s", part[2], language)
 	})
-	return copied.ReplaceAllString(text, "copy the Go files of `$1` to `$2`.")
+	return copied.ReplaceAllString(text, "from `$1` to `$2`.")
 }
 
 // The pages are written from the same files as the command's answers.
-func TestThePagesAreTheExercises(t *testing.T) {
+func TestThePagesMatchTheExercises(t *testing.T) {
 	exercises, solutions := exercisesHead, solutionsHead
 	for _, e := range All() {
 		title := fmt.Sprintf("\n## %d. %s\n\n", e.Number, e.Title)
@@ -79,7 +78,7 @@ func TestThePagesAreTheExercises(t *testing.T) {
 			}
 		}
 		if got, err := os.ReadFile(file); err != nil || string(got) != want {
-			t.Errorf("docs/%s is not what the exercises say (%v): go test ./internal/exercise -run Pages -update", name, err)
+			t.Errorf("docs/%s does not match the exercises (%v): run go test ./internal/exercise -run Pages -update", name, err)
 		}
 	}
 }

@@ -3,20 +3,30 @@ package exercise
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/scratch"
 	"example.com/penny/internal/skip"
 )
 
 const root = "../.."
+
+func TestMain(m *testing.M) {
+	if err := flag.Set("test.parallel", "20"); err != nil { // the checks mostly wait
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
 
 // module copies Penny's Go files and the exercises into a folder.
 func module(t *testing.T) string {
@@ -63,58 +73,72 @@ func put(t *testing.T, folder string, e Exercise) {
 	}
 }
 
-func runner(t *testing.T, root string) *Runner {
+// temporary makes a folder as Check does: another user's server can enter it.
+func temporary(t *testing.T) string {
 	t.Helper()
-	pgtest.Admin(t) // skips the test, or fails it, if there is no PostgreSQL
-	r := &Runner{Root: root, Limit: 2 * time.Minute, Find: func(ctx context.Context) (string, error) { return localpg.Find(ctx, localpg.Search{}) }}
+	folder, err := scratch.New("", "exercise")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = folder.Remove() })
+	return folder.Path
+}
+
+// Each check fails on the repository as it is, and on a typical mistake, and passes with the solution. The solutions stay
+// in the folder, which must compile with all of them.
+func TestEachCheckPassesOnlyWithTheSolution(t *testing.T) {
+	skip.Long(t)
+	t.Parallel()
+	pgtest.Programs(t) // skips the test, or fails it, if there is no PostgreSQL
+	folder := module(t)
+	r := &Runner{Root: folder, Find: func(ctx context.Context) (string, error) { return localpg.Find(ctx, localpg.Search{}) }}
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return r
-}
-
-// Each check fails on the repository as it is, and on a typical mistake, and passes with the solution. No file
-// is put back after the solution: the whole has to compile with all solutions in place.
-func TestEachCheckTellsTheSolutionFromTheRest(t *testing.T) {
-	skip.Long(t)
-	folder := module(t)
-	r := runner(t, folder)
-	check := func(t *testing.T, e Exercise) Result {
-		t.Helper()
-		result, err := r.Check(t.Context(), e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return result
+	server, err := r.address(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
+	building := make(chan struct{}, runtime.NumCPU())
 	for _, e := range All() {
 		t.Run(fmt.Sprintf("%02d", e.Number), func(t *testing.T) {
-			t.Parallel() // each exercise has files of its own
-			if result := check(t, e); result.Passed || result.Says == "" {
-				t.Errorf("as the repository is: passed %v, %q", result.Passed, result.Says)
-			} else {
-				t.Logf("as it is: %s", result.Says)
+			t.Parallel()
+			program := temporary(t)
+			check := func(change string, limit time.Duration) Result {
+				if err := apply(folder, change); err != nil {
+					t.Fatal(err)
+				}
+				if change == "" || filepath.Ext(e.Files[0]) == ".go" { // the program does not contain a text file
+					building <- struct{}{}
+					says, err := r.build(t.Context(), e, program)
+					<-building
+					if says != "" || err != nil {
+						t.Fatalf("%s (%v)", says, err)
+					}
+				}
+				result, err := (&Runner{Root: folder, Limit: limit}).run(t.Context(), e, program, server)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return result
 			}
-			if err := e.Wrong.Apply(folder); err != nil {
-				t.Fatal(err)
+			limit := 2 * time.Minute
+			if e.Points > 1 {
+				limit = 20 * time.Second // a pool that breaks promises uses all its time
 			}
-			if result := check(t, e); result.Passed || result.Says == "" || strings.HasPrefix(result.Says, "it does not compile") {
-				t.Errorf("with the wrong solution: passed %v, %q", result.Passed, result.Says)
-			} else {
-				t.Logf("wrong: %s", result.Says)
+			for _, change := range []string{"", e.Wrong} {
+				result := check(change, limit)
+				t.Log(result.Says)
+				if result.Passed || result.Says == "" {
+					t.Errorf("passed %v, says %q, want a failure and its reason, with the change: %s", result.Passed, result.Says, change)
+				}
 			}
 			put(t, folder, e)
-			if err := e.Solution.Apply(folder); err != nil {
-				t.Fatal(err)
-			}
-			result := check(t, e)
-			if !result.Passed || result.Points != e.Points {
-				t.Errorf("with the solution: %+v", result)
-			}
-			if n := max(1, len(result.Promises)); n != e.Points {
-				t.Errorf("the check has %d promises, and the exercise %d points", n, e.Points)
+			result := check(e.Solution, 2*time.Minute)
+			if !result.Passed || result.Points != e.Points || max(1, len(result.Promises)) != e.Points {
+				t.Errorf("with the solution: %+v, want %d points", result, e.Points)
 			}
 		})
 	}
@@ -122,58 +146,96 @@ func TestEachCheckTellsTheSolutionFromTheRest(t *testing.T) {
 
 func TestEachExerciseIsComplete(t *testing.T) {
 	for _, e := range All() {
-		if e.Title == "" || e.Goal == "" || e.Folder == "" || len(e.Files) == 0 || len(e.Hints) != 2 || e.Solution.Text == "" || e.Wrong.Text == "" {
+		if e.Title == "" || e.Goal == "" || e.Folder == "" || len(e.Files) == 0 || len(e.Hints) != 2 || e.Solution == "" || e.Wrong == "" {
 			t.Errorf("exercise %d lacks something: %+v", e.Number, e)
 		}
 	}
 }
 
-func TestAHangAPanicAndAnExitAreToldAsSuch(t *testing.T) {
-	folder := module(t)
-	r := &Runner{Root: folder, Limit: 2 * time.Second}
-	e := All()[0]
-	for _, c := range []struct{ body, says string }{
-		{"<-make(chan int)", "it hangs: after 2s it is still at exercises/01-title/title.go:"},
+func TestAHangAPanicAndAnExitAreReported(t *testing.T) {
+	skip.Short(t)
+	t.Parallel()
+	const file = "exercises/01-title/title.go"
+	const call = "\trows, err := db.QueryContext(ctx, byTitle, penny.Prefix(prefix), limit)"
+	cases := []struct{ code, says string }{
+		{"<-make(chan int)", "it hangs: after 2s it is still at " + file + ":"},
+		{"for {\n}", "it hangs: after 2s it is still"}, // Go cannot always tell where a loop is that runs on another processor
 		{`for { println("more") }`, "it hangs: after 2s it is still"},
-		{`panic("the shelf fell")`, "it panics: the shelf fell at exercises/01-title/title.go:"},
+		{`panic("the shelf fell")`, "it panics: the shelf fell at " + file + ":"},
+		{"new(sync.Mutex).Unlock()", "it panics: sync: unlock of unlocked mutex at " + file + ":"},
 		{"os.Exit(0)", "it panics: unexpected call to os.Exit(0) during test"},
-		{"return nil", "it does not compile: exercises/01-title/title.go:"},
-	} {
-		put(t, folder, e)
-		change := Change{"```diff file=exercises/01-title/title.go\n \t\"database/sql\"\n+\t\"os\"\n```\n" +
-			"```diff file=exercises/01-title/title.go\n+var _ = os.Exit\n+\n const byTitle = `\n```\n" +
-			"```diff file=exercises/01-title/title.go\n+\t" + strings.ReplaceAll(c.body, "\n", "\n+") +
-			"\n \trows, err := db.QueryContext(ctx, byTitle, penny.Prefix(prefix), limit)\n```"}
-		if err := change.Apply(folder); err != nil {
+	}
+	// One program does what the file "case" says in the folder where it runs.
+	code := "\twhat, _ := os.ReadFile(\"case\")\n\tswitch string(what) {\n"
+	for _, c := range cases {
+		code += fmt.Sprintf("case %q:\n%s\n", c.code, c.code)
+	}
+	folder, program, e := module(t), temporary(t), All()[0]
+	title := filepath.Join(folder, file)
+	for _, r := range [][2]string{{call, code + "\t}\n" + call}, {"\t\"database/sql\"\n", "\t\"database/sql\"\n\t\"os\"\n\t\"sync\"\n"}} {
+		if err := replace(title, "diff", r[0], r[1]); err != nil {
 			t.Fatal(err)
 		}
-		result, err := r.Check(t.Context(), e)
-		if err != nil || result.Passed || !strings.HasPrefix(result.Says, c.says) {
-			t.Errorf("%s: passed %v, says %q, want %q (%v)", c.body, result.Passed, result.Says, c.says, err)
-		}
+	}
+	if says, err := (&Runner{Root: folder}).build(t.Context(), e, program); says != "" || err != nil {
+		t.Fatal(says, err)
+	}
+	for _, c := range cases {
+		t.Run(c.code, func(t *testing.T) {
+			t.Parallel()
+			folder := t.TempDir()
+			if err := os.WriteFile(filepath.Join(folder, "case"), []byte(c.code), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			result, err := (&Runner{Root: folder, Limit: 2 * time.Second}).run(t.Context(), e, program, "")
+			if err != nil || result.Passed || !strings.HasPrefix(result.Says, c.says) || strings.HasSuffix(result.Says, file+":1") {
+				t.Errorf("got passed %v and %q, want %q (%v)", result.Passed, result.Says, c.says, err)
+			}
+		})
 	}
 }
 
-// Without a server nothing passes.
-func TestWithoutPostgreSQLACheckIsRefused(t *testing.T) {
+func TestTheCompilersErrorIsReported(t *testing.T) {
+	skip.Short(t)
+	t.Parallel()
+	folder, e := module(t), All()[0]
+	if err := replace(filepath.Join(folder, e.Files[0]), "diff", "return books, rows.Err()", "return nil"); err != nil {
+		t.Fatal(err)
+	}
+	result, err := (&Runner{Root: folder}).Check(t.Context(), e)
+	const want = "title.go:32:9: not enough return values have (nil) want ([]penny.Book, error)"
+	if err != nil || result.Passed || !strings.HasPrefix(result.Says, "it does not compile: ") || !strings.HasSuffix(result.Says, want) {
+		t.Errorf("got passed %v and %q, want %q (%v)", result.Passed, result.Says, want, err)
+	}
+}
+
+func TestACheckWithoutPostgreSQLReturnsAnError(t *testing.T) {
 	none := errors.New("none here")
 	r := &Runner{Root: root, Find: func(context.Context) (string, error) { return "", none }}
 	if result, err := r.Check(t.Context(), All()[3]); !errors.Is(err, none) || result.Passed {
-		t.Errorf("passed %v, error %v", result.Passed, err)
+		t.Errorf("got passed %v and error %v, want %v", result.Passed, err, none)
 	}
 }
 
-func TestTheProgressIsKept(t *testing.T) {
+func TestTheProgressIsSaved(t *testing.T) {
 	folder := t.TempDir()
 	p, err := Load(folder)
 	if err != nil || p.Next() != 1 {
-		t.Fatalf("without a file: next %d, %v", p.Next(), err)
+		t.Fatalf("without a file: got next %d and %v, want 1", p.Next(), err)
 	}
 	p.Solved[1], p.Hints[2] = true, 1
 	if err := p.Save(); err != nil {
 		t.Fatal(err)
 	}
 	if again, err := Load(folder); err != nil || again.Next() != 2 || again.Hints[2] != 1 {
-		t.Errorf("loaded again: %+v, %v", again, err)
+		t.Errorf("loaded again: got %+v and %v, want 1 solved and 1 hint", again, err)
+	}
+	for text, good := range map[string]bool{`{}`: true, `{"hints":{"1":-1}}`: true, `{"solved":null}`: false, `[]`: false, ``: false} {
+		if err := os.WriteFile(filepath.Join(folder, ".exercises"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := Load(folder); (err == nil) != good || good && p.Hints[1] != 0 {
+			t.Errorf("with %q in the file: got %+v and %v", text, p, err)
+		}
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"path/filepath"
 )
 
-// A Progress is what a student has done so far. It is kept in the file .exercises in Penny's folder, which Git ignores.
+// A Progress is what a student has done so far. The file .exercises in Penny's folder keeps it, which Git ignores.
 type Progress struct {
 	Solved map[int]bool `json:"solved"`
 	Hints  map[int]int  `json:"hints"` // how many were shown
 	file   string
 }
 
-// Load reads the progress in Penny's folder root. Without a file, nothing is done.
+// Load reads the progress in Penny's folder root. If the file is missing, nothing is solved.
 func Load(root string) (*Progress, error) {
 	p := &Progress{Solved: make(map[int]bool), Hints: make(map[int]int), file: filepath.Join(root, ".exercises")}
 	text, err := os.ReadFile(p.file)
@@ -28,6 +28,12 @@ func Load(root string) (*Progress, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read your progress in %s: %w", p.file, err)
+	}
+	if p.Solved == nil || p.Hints == nil {
+		return nil, fmt.Errorf("read your progress in %s: it has no solved or no hints", p.file)
+	}
+	for number, shown := range p.Hints {
+		p.Hints[number] = max(shown, 0)
 	}
 	return p, nil
 }

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
 
 	"example.com/penny/internal/dburl"
 )
@@ -23,16 +24,12 @@ import (
 func Error(err error, address string) (says, hint string) {
 	e := examine(err, address)
 	cause := e.cause()
-	hint = cause.Hint
-	if cause == unknown && e.file != "" {
-		hint = unknownFile
-	}
-	return oneLine(e.fill(cause.Says)), hint
+	return e.fill(cause.Says), cause.Hint
 }
 
-// Find returns the cause of err, or nil if Penny does not know it.
-func Find(err error) *Cause {
-	if cause := examine(err, "").cause(); cause != unknown {
+// Find returns the cause of an error at address, or nil if Penny does not know it.
+func Find(err error, address string) *Cause {
+	if cause := examine(err, address).cause(); cause != unknown {
 		return cause
 	}
 	return nil
@@ -43,6 +40,9 @@ func Name(err error) string { return examine(err, "").cause().Name }
 
 // Passes reports whether err may pass within moments, so that a read is worth another try.
 func Passes(err error) bool { return examine(err, "").cause().Passes }
+
+// Ended reports whether err says that a connection ended before the answer came.
+func Ended(err error) bool { return examine(err, "").cause().Ended }
 
 // Place returns where the database at address is, without the user and the password: a file, or a server and a database.
 func Place(address string) string {
@@ -56,48 +56,72 @@ func Place(address string) string {
 // evidence is what is known about a failure.
 type evidence struct {
 	all    error  // the whole error
-	err    error  // the part of it that the last attempt left
+	err    error  // the part of it that says most: the last one in which a server spoke, else that of the last attempt
 	code   string // the server's error code (SQLSTATE); empty if no server spoke
-	says   string // the server's own sentence, else the error's
 	sqlite int    // SQLite's primary result code; 0 if SQLite did not speak
+	text   string // the server's own sentence, else that of err
+	short  string // text without what the callers put before it
 
 	what    string // the setting or character that is wrong in the address
 	address string // as it was given
 
 	server, user, database, file, sslmode string // what the address means; empty if the address is unknown
+	servers                               string // all hosts; server is the one that err is about, if that is known
 }
 
+// A serverError is what a server said. lib/pq's and pgx's errors both are one.
+type serverError interface {
+	error
+	SQLState() string
+}
+
+// sentence finds the server's sentence in what lib/pq and pgx make of it.
+var sentence = regexp.MustCompile(`(?s)^(?:pq: |FATAL: |ERROR: |PANIC: )*(.*?)(?: at (?:column|position) [\d:]+)?(?: \((?:SQLSTATE )?\w{5}\))?$`)
+
+// examine collects the evidence. Without an address, it is that of DATABASE_URL.
 func examine(err error, address string) *evidence {
 	e := &evidence{all: err, err: last(err), address: cmp.Or(address, os.Getenv(dburl.Variable))}
-	e.says = innermost(e.err).Error()
-	var server interface{ SQLState() string } // lib/pq's and pgx's errors both have it
-	if errors.As(e.err, &server) {
+	e.text, e.short = e.err.Error(), innermost(e.err).Error()
+	if server, spoke := errors.AsType[serverError](e.err); spoke {
 		e.code = server.SQLState()
-		e.says = sentence(server.(error).Error(), e.code)
+		e.text = sentence.FindStringSubmatch(server.Error())[1]
+		e.short = e.text
 	}
 	var sqlite interface{ Code() int } // modernc.org/sqlite's; the low byte is the primary code
 	if errors.As(e.err, &sqlite) {
 		e.sqlite = sqlite.Code() & 0xff
 	}
-	e.locate()
+	var problem *dburl.Problem
+	if errors.As(err, &problem) {
+		e.what = problem.What
+	}
+	target, bad := dburl.Parse(e.address)
+	if bad != nil {
+		return e
+	}
+	e.file, e.server, e.user, e.database, e.sslmode = target.File, target.Server(), target.User, target.Database, target.Settings["sslmode"]
+	if e.servers = e.server; len(target.Hosts) > 1 { // some errors know which of several hosts they are about
+		if unknown, ok := errors.AsType[*net.DNSError](e.err); ok {
+			e.server = unknown.Name
+		}
+		if dial, ok := errors.AsType[*net.OpError](e.err); ok && dial.Op == "dial" && dial.Addr != nil {
+			e.server = dial.Addr.String()
+		}
+	}
 	return e
 }
 
-// last returns the error of the last attempt: of joined errors the last one.
+// last returns the error of the last attempt: of joined errors the last one in which a server spoke, else the last one.
 func last(err error) error {
-	for part := err; part != nil; {
-		switch wrapper := part.(type) {
-		case interface{ Unwrap() []error }:
-			parts := wrapper.Unwrap()
-			if len(parts) == 0 {
-				return err
+	for part := err; part != nil; part = errors.Unwrap(part) {
+		if joined, ok := part.(interface{ Unwrap() []error }); ok && len(joined.Unwrap()) > 0 {
+			attempts := joined.Unwrap()
+			for _, attempt := range slices.Backward(attempts) { // a server's own words say more than a host that is down
+				if _, spoke := errors.AsType[serverError](attempt); spoke {
+					return last(attempt)
+				}
 			}
-			err = parts[len(parts)-1]
-			part = err
-		case interface{ Unwrap() error }:
-			part = wrapper.Unwrap()
-		default:
-			return err
+			return last(attempts[len(attempts)-1])
 		}
 	}
 	return err
@@ -105,76 +129,50 @@ func last(err error) error {
 
 // innermost returns the part of an error that says what happened, without what the callers put before it.
 func innermost(err error) error {
-	for {
-		switch err.(type) {
-		case *fs.PathError, *net.OpError, *net.DNSError: // they name the file or the host
-			return err
-		}
-		inner := errors.Unwrap(err)
-		if inner == nil {
-			return err
-		}
-		err = inner
+	switch err.(type) {
+	case *fs.PathError, *net.OpError, *net.DNSError: // they name the file or the host
+		return err
 	}
-}
-
-var place = regexp.MustCompile(` at (column \d+|position \d+:\d+)$`)
-
-// sentence returns the server's sentence without what lib/pq and pgx put around it.
-func sentence(text, code string) string {
-	text = strings.TrimSuffix(strings.TrimSuffix(text, " (SQLSTATE "+code+")"), " ("+code+")")
-	text = place.ReplaceAllString(strings.TrimPrefix(text, "pq: "), "")
-	for _, severity := range []string{"FATAL: ", "ERROR: ", "PANIC: "} {
-		text = strings.TrimPrefix(text, severity)
+	if inner := errors.Unwrap(err); inner != nil {
+		return innermost(inner)
 	}
-	return text
-}
-
-// locate reads the address, to which dburl has added all that the driver goes by.
-func (e *evidence) locate() {
-	var problem *dburl.Problem
-	if errors.As(e.all, &problem) {
-		e.what = problem.What
-	}
-	target, err := dburl.Parse(e.address)
-	if err != nil {
-		return
-	}
-	e.file, e.server, e.user, e.database, e.sslmode = target.File, target.Server(), target.User, target.Database, target.Settings["sslmode"]
-	// A dial knows which of several hosts it was for.
-	var dial *net.OpError
-	if errors.As(e.err, &dial) && dial.Op == "dial" && dial.Addr != nil && len(target.Hosts) > 1 {
-		e.server = dial.Addr.String()
-	}
+	return err
 }
 
 // cause returns the first cause in the table that matches, or unknown.
 func (e *evidence) cause() *Cause {
-	for _, cause := range Causes {
-		if cause.matches(e) {
-			return cause
-		}
+	if i := slices.IndexFunc(Causes, func(c *Cause) bool { return c.matches(e) }); i >= 0 {
+		return Causes[i]
 	}
 	return unknown
 }
 
-// fill puts what is known into the place of the words in braces.
-func (e *evidence) fill(text string) string {
-	says := dburl.Redact(e.says, e.address)
-	if e.code != "" {
-		says += " (" + e.code + ")"
+// reason returns what happened, in the words of the server or the system.
+func (e *evidence) reason() string {
+	if e.sqlite != 14 || e.file == "" {
+		return e.short
 	}
-	return strings.NewReplacer(
-		"{server}", cmp.Or(e.server, "the server"), "{user}", cmp.Or(e.user, "of DATABASE_URL"),
-		"{database}", cmp.Or(e.database, "of DATABASE_URL"), "{file}", cmp.Or(e.file, "of the books"), "{message}", says,
-		"{what}", cmp.Or(e.what, "something"),
-	).Replace(text)
+	// SQLite does not say why it cannot open a file; the system does.
+	file, err := os.OpenFile(e.file, os.O_RDWR, 0)
+	if err != nil {
+		return err.Error()
+	}
+	file.Close()
+	return e.short + ", or another file that it needs in that folder"
 }
 
-// oneLine folds the lines of a text into one and leaves out what could confuse a terminal.
-func oneLine(text string) string {
-	fields := strings.FieldsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f })
-	return strings.Join(fields, " ")
+// fill puts what is known into the place of the words in braces. It returns one line, without what could confuse a terminal.
+func (e *evidence) fill(text string) string {
+	message := dburl.Redact(e.reason(), e.address)
+	if e.code != "" {
+		message += " (" + e.code + ")"
+	}
+	text = strings.NewReplacer(
+		"{server}", cmp.Or(e.server, "the server"), "{servers}", cmp.Or(e.servers, "the address"), "{user}", cmp.Or(e.user, "of DATABASE_URL"),
+		"{database}", cmp.Or(e.database, "of DATABASE_URL"), "{file}", cmp.Or(e.file, "the SQLite file"), "{message}", message,
+		"{what}", cmp.Or(e.what, "something"),
+	).Replace(text)
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || !unicode.IsPrint(r) }), " ")
 }
 
 // The following build the matches of the table.
@@ -184,15 +182,27 @@ func code(codes ...string) func(*evidence) bool {
 	return func(e *evidence) bool { return slices.Contains(codes, e.code) }
 }
 
-// codeSaying matches if the server gave the code and its sentence matches pattern, in any case of the letters.
-func codeSaying(pattern string, codes ...string) func(*evidence) bool {
+// says matches if the server gave one of the codes and its sentence matches pattern, in small or capital letters. The code
+// "" stands for an error that is not a server's: some failures of the drivers have no type, only a text.
+func says(pattern string, codes ...string) func(*evidence) bool {
 	p := regexp.MustCompile("(?i)" + pattern)
-	return func(e *evidence) bool { return slices.Contains(codes, e.code) && p.MatchString(e.says) }
+	return func(e *evidence) bool { return slices.Contains(codes, e.code) && p.MatchString(e.text) }
+}
+
+// anywhere matches if the error of any attempt matches pattern: a host that is down may come after the one that says why.
+func anywhere(pattern string) func(*evidence) bool {
+	p := regexp.MustCompile(pattern)
+	return func(e *evidence) bool { return p.MatchString(e.all.Error()) }
 }
 
 // sqlite matches if SQLite gave one of the primary result codes.
 func sqlite(codes ...int) func(*evidence) bool {
 	return func(e *evidence) bool { return slices.Contains(codes, e.sqlite) }
+}
+
+// sslmode matches if the address has one of the modes of encryption.
+func sslmode(modes ...string) func(*evidence) bool {
+	return func(e *evidence) bool { return slices.Contains(modes, e.sslmode) }
 }
 
 // is matches if the last attempt ended with one of the errors.
@@ -205,15 +215,8 @@ func is(targets ...error) func(*evidence) bool {
 // as matches if the last attempt ended with an error of type E that is good.
 func as[E error](good func(E) bool) func(*evidence) bool {
 	return func(e *evidence) bool {
-		var target E
-		return errors.As(e.err, &target) && good(target)
-	}
-}
-
-// text matches if the last attempt's error contains one of the texts: some failures of the drivers have no type.
-func text(texts ...string) func(*evidence) bool {
-	return func(e *evidence) bool {
-		return e.code == "" && slices.ContainsFunc(texts, func(text string) bool { return strings.Contains(e.err.Error(), text) })
+		target, found := errors.AsType[E](e.err)
+		return found && good(target)
 	}
 }
 
@@ -227,19 +230,11 @@ func and(first, second func(*evidence) bool) func(*evidence) bool {
 	return func(e *evidence) bool { return first(e) && second(e) }
 }
 
-// plain matches if the address lets the driver go without encryption.
-func plain(e *evidence) bool {
-	return slices.Contains([]string{"", "disable", "allow", "prefer"}, e.sslmode)
-}
-
-// forbidsTLS matches if the address says that nothing is encrypted.
-func forbidsTLS(e *evidence) bool { return e.sslmode == "disable" }
+// stopped matches if the user stopped the program, whatever the last attempt was.
+func stopped(e *evidence) bool { return errors.Is(e.all, context.Canceled) }
 
 // onFile matches if the address is that of a SQLite file.
 func onFile(e *evidence) bool { return e.file != "" }
 
 // onServer matches if the address is that of a server.
 func onServer(e *evidence) bool { return e.server != "" }
-
-// stopped matches if the user stopped the program, whatever the last attempt was.
-func stopped(e *evidence) bool { return errors.Is(e.all, context.Canceled) }

@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,12 +21,9 @@ func Faults(server *localpg.Server) []race.Fault {
 	}
 }
 
-// kill ends every connection to the server but its own and the one that watches. If the server is full, it waits for a place.
+// kill ends every connection to the server but its own and the one that watches.
 func kill(ctx context.Context, address string) error {
-	conn, err := pgx.Connect(ctx, address)
-	for ; err != nil && ctx.Err() == nil; conn, err = pgx.Connect(ctx, address) {
-		pause(ctx)
-	}
+	conn, err := connect(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -38,31 +36,25 @@ func kill(ctx context.Context, address string) error {
 // fill takes every place of the server that is or becomes free, until free is called.
 func fill(ctx context.Context, address string) (free func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		var conns []*pgx.Conn
+	var filling sync.WaitGroup
+	filling.Go(func() {
 		for ctx.Err() == nil {
-			conn, err := pgx.Connect(ctx, address)
-			if err == nil {
-				conns = append(conns, conn)
-				continue
+			if conn, err := connect(ctx, address); err == nil {
+				defer conn.Close(context.Background())
 			}
-			pause(ctx)
 		}
-		for _, conn := range conns {
-			conn.Close(context.Background())
-		}
-	}()
+	})
 	return func() {
 		cancel()
-		<-ended
+		filling.Wait()
 	}
 }
 
-func pause(ctx context.Context) {
-	select {
-	case <-time.After(2 * time.Millisecond):
-	case <-ctx.Done():
+// connect waits for a place on a server that is full.
+func connect(ctx context.Context, address string) (conn *pgx.Conn, err error) {
+	for tick := time.Tick(2 * time.Millisecond); ; <-tick {
+		if conn, err = pgx.Connect(ctx, address); err == nil || ctx.Err() != nil {
+			return conn, err
+		}
 	}
 }

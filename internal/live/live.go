@@ -37,6 +37,9 @@ type Options struct {
 	Forwarded    string       // the origin under which a forwarded port is seen, such as a Codespace's; empty for none
 }
 
+// Most has the limits up to which the page can show every call.
+var Most = race.Options{Calls: 1000, Workers: 100, Pool: 100, RTT: time.Second}
+
 // A snapshot is what the page shows of the lab.
 type snapshot struct {
 	Lab     string `json:"lab"`   // another one after a restart
@@ -55,7 +58,7 @@ type studio struct {
 	now       snapshot
 	recording *race.Recording
 	cancel    context.CancelFunc
-	done      chan struct{} // closed when nothing is being recorded
+	ended     chan struct{} // closed when the last recording has ended; nil before the first
 }
 
 // Serve serves the page at the listener until ctx ends, and makes the first recording.
@@ -77,9 +80,7 @@ func Serve(ctx context.Context, listener net.Listener, o Options) error {
 }
 
 func newStudio(host string, o Options) *studio {
-	done := make(chan struct{})
-	close(done)
-	return &studio{options: o, host: host, secret: rand.Text(), now: snapshot{Lab: rand.Text(), State: "done"}, done: done, cancel: func() {}}
+	return &studio{options: o, host: host, secret: rand.Text(), now: snapshot{Lab: rand.Text(), State: "done"}, cancel: func() {}}
 }
 
 func (s *studio) handler(ctx context.Context) http.Handler {
@@ -93,9 +94,11 @@ func (s *studio) handler(ctx context.Context) http.Handler {
 	}
 	mux.HandleFunc("GET /{$}", s.page)
 	mux.HandleFunc("GET /state", s.state)
-	mux.HandleFunc("GET /recording.json", s.json)
-	mux.HandleFunc("GET /timeline.svg", s.picture((*race.Recording).Timeline))
-	mux.HandleFunc("GET /slots.svg", s.picture((*race.Recording).Slots))
+	mux.HandleFunc("GET /recording.json", s.last("application/json", func(r *race.Recording, w io.Writer, _ float64) error {
+		return json.NewEncoder(w).Encode(r)
+	}))
+	mux.HandleFunc("GET /timeline.svg", s.last("image/svg+xml", (*race.Recording).Timeline))
+	mux.HandleFunc("GET /slots.svg", s.last("image/svg+xml", (*race.Recording).Slots))
 	mux.HandleFunc("POST /record", func(w http.ResponseWriter, r *http.Request) { s.start(ctx, w, r) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) { s.stop(); w.WriteHeader(http.StatusNoContent) })
 	return s.guarded(mux)
@@ -151,8 +154,9 @@ func (s *studio) start(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		http.Error(w, "the lab does not understand what to record", http.StatusBadRequest)
 		return
 	}
-	if wanted.Calls < 1 || wanted.Calls > 1000 || wanted.Workers < 1 || wanted.Workers > 100 || wanted.Pool < 1 || wanted.Pool > 100 ||
-		wanted.RTT < 0 || wanted.RTT > 1000 {
+	o := s.options.Options
+	o.Calls, o.Workers, o.Pool, o.RTT = wanted.Calls, wanted.Workers, wanted.Pool, time.Duration(wanted.RTT)*time.Millisecond
+	if min(o.Calls, o.Workers, o.Pool) < 1 || o.RTT < 0 || o.Calls > Most.Calls || o.Workers > Most.Workers || o.Pool > Most.Pool || o.RTT > Most.RTT {
 		http.Error(w, "Calls go from 1 to 1,000, callers and places from 1 to 100, the delay from 0 to 1,000 ms.", http.StatusBadRequest)
 		return
 	}
@@ -165,8 +169,6 @@ func (s *studio) start(ctx context.Context, w http.ResponseWriter, r *http.Reque
 		}
 		fault = &s.options.Faults[i]
 	}
-	o := s.options.Options
-	o.Calls, o.Workers, o.Pool, o.RTT = wanted.Calls, wanted.Workers, wanted.Pool, time.Duration(wanted.RTT)*time.Millisecond
 	if wanted.All {
 		o.Contenders = race.Contenders
 	}
@@ -181,15 +183,12 @@ func (s *studio) start(ctx context.Context, w http.ResponseWriter, r *http.Reque
 func (s *studio) record(ctx context.Context, o race.Options, fault *race.Fault) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.done:
-	default:
+	if s.now.State == "recording" {
 		return errors.New("a recording is not done")
 	}
-	// A recording outlives the request that asked for it.
-	ctx, s.cancel = context.WithCancel(ctx)
-	done := make(chan struct{})
-	s.done = done
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	s.cancel, s.ended = cancel, ended
 	s.now.State, s.now.Message = "recording", "the first contender"
 	o.Progress = func(n int) {
 		s.mu.Lock()
@@ -197,7 +196,8 @@ func (s *studio) record(ctx context.Context, o race.Options, fault *race.Fault) 
 		s.now.Message = fmt.Sprintf("contender %d is done", n)
 	}
 	go func() {
-		defer close(done)
+		defer close(ended)
+		defer cancel()
 		recording, err := race.Record(ctx, o, fault)
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -218,10 +218,12 @@ func (s *studio) record(ctx context.Context, o race.Options, fault *race.Fault) 
 // stop ends what is being recorded and waits until it has ended.
 func (s *studio) stop() {
 	s.mu.Lock()
-	cancel, done := s.cancel, s.done
+	s.cancel()
+	ended := s.ended
 	s.mu.Unlock()
-	cancel()
-	<-done
+	if ended != nil {
+		<-ended
+	}
 }
 
 // state answers the page, which asks twice a second.
@@ -232,37 +234,22 @@ func (s *studio) state(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(s.now) // a visitor who has left does not read it
 }
 
-// last returns the last recording, and answers the request if there is none.
-func (s *studio) last(w http.ResponseWriter) *race.Recording {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.recording == nil {
-		http.Error(w, "Nothing has been recorded yet.", http.StatusNotFound)
-	}
-	return s.recording
-}
-
-func (s *studio) json(w http.ResponseWriter, _ *http.Request) {
-	if recording := s.last(w); recording != nil {
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(struct {
-			*race.Recording
-			Sentence string `json:"sentence"`
-		}{recording, recording.Sentence()})
-	}
-}
-
-// picture draws the last recording as wide as the page asks for.
-func (s *studio) picture(draw func(*race.Recording, io.Writer, float64) error) http.HandlerFunc {
+// last shows the last recording, as wide as the page asks for if it is drawn.
+func (s *studio) last(contentType string, show func(*race.Recording, io.Writer, float64) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		recording := s.recording
+		s.mu.Unlock()
+		if recording == nil {
+			http.Error(w, "Nothing has been recorded yet.", http.StatusNotFound)
+			return
+		}
 		width, err := strconv.ParseFloat(r.URL.Query().Get("width"), 64)
-		if err != nil || !(width >= 200 && width <= 4000) {
+		if err != nil || !(width >= 200 && width <= 4000) { // it may be NaN
 			width = 960
 		}
-		if recording := s.last(w); recording != nil {
-			w.Header().Set("Content-Type", "image/svg+xml")
-			w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-			_ = draw(recording, w, width)
-		}
+		w.Header().Set("Content-Type", contentType)
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		_ = show(recording, w, width)
 	}
 }

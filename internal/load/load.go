@@ -22,8 +22,8 @@ type Result struct {
 	Errors  map[string]int // failed calls, counted by name
 	Err     error          // the first failure of the most frequent kind, nil if no call failed
 
-	// latencies counts the calls that succeeded by how long they took, in whole microseconds. It stays small: a thousand
-	// different latencies take half a second of calls, a million of them half a million seconds.
+	// latencies counts the calls that succeeded by their latency in whole microseconds. A histogram library is not worth its
+	// download: a million different latencies would take half a million seconds of calls.
 	latencies map[time.Duration]int
 }
 
@@ -116,7 +116,7 @@ func wait(ctx context.Context, workers *sync.WaitGroup) {
 	}
 }
 
-// Add adds the calls, the time and the failures of another run. r may be the zero Result.
+// Add adds the calls, the time and the failures of another run, and keeps the first run's Err. r may be the zero Result.
 func (r *Result) Add(part Result) {
 	r.Calls += part.Calls
 	r.Workers = part.Workers
@@ -180,7 +180,7 @@ func (r Result) ErrorCounts() string {
 	return strings.Join(parts, ", ")
 }
 
-// Milliseconds returns d as the timing lines show it.
+// Milliseconds returns d in the form of the timing lines.
 func Milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
 }

@@ -22,7 +22,7 @@ func TestARunMakesAllItsCallsAndMeasuresThem(t *testing.T) {
 			return nil
 		})
 		if result.Calls != 100 || result.Workers != 4 || most.Load() != 4 || result.Failed() != 0 || result.ErrorCounts() != "0" {
-			t.Errorf("%+v, %d at once", result, most.Load())
+			t.Errorf("got %+v and %d calls at once, want 100 calls, 4 at once, without errors", result, most.Load())
 		}
 		// The calls took 1 to 100 milliseconds.
 		for p, want := range map[float64]time.Duration{0: 1, 0.5: 1, 50: 50, 50.1: 51, 95: 95, 99: 99, 100: 100} {
@@ -32,12 +32,12 @@ func TestARunMakesAllItsCallsAndMeasuresThem(t *testing.T) {
 			}
 		}
 		if rate := result.Rate(); rate < 70 || rate > 82 { // 5050 ms of calls, four at a time
-			t.Errorf("%v calls/s", rate)
+			t.Errorf("got %v calls/s, want 79", rate)
 		}
 	})
 }
 
-func TestFailuresAreCountedByNameAndTheirLatencyIsNot(t *testing.T) {
+func TestFailuresAreCountedByNameAndNotTimed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int64
 		result := Run(t.Context(), Options{Calls: 10, Workers: 1, Name: name}, func(context.Context) error {
@@ -52,10 +52,10 @@ func TestFailuresAreCountedByNameAndTheirLatencyIsNot(t *testing.T) {
 			return nil
 		})
 		if got := result.ErrorCounts(); got != "3 full, 1 gone" || result.Failed() != 4 || result.Err.Error() != "full" {
-			t.Errorf("%s, %v", got, result.Err)
+			t.Errorf("got %s, the first %v; want 3 full, 1 gone, the first full", got, result.Err)
 		}
 		if result.Percentile(100) != time.Millisecond {
-			t.Errorf("the slowest of the calls that succeeded took %v", result.Percentile(100))
+			t.Errorf("the slowest of the calls that succeeded took %v, want 1ms", result.Percentile(100))
 		}
 	})
 }
@@ -76,14 +76,14 @@ func TestARunThatIsStoppedEndsSoonEvenIfACallIgnoresItsContext(t *testing.T) {
 			return nil
 		})
 		if took := time.Since(start); took > 2*time.Second || result.Calls != 6 || result.Failed() != 0 {
-			t.Errorf("after %v: %+v", took, result)
+			t.Errorf("it ended after %v with %+v, want 6 calls and no error within 2s", took, result)
 		}
 		close(stuck)
 		synctest.Wait()
 	})
 }
 
-func TestTheResultsOfTwoRunsAddUp(t *testing.T) {
+func TestTheResultsOfSeveralRunsAddUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		full := errors.New("full")
 		run := func(took time.Duration, err error) Result {
@@ -97,10 +97,10 @@ func TestTheResultsOfTwoRunsAddUp(t *testing.T) {
 			total.Add(part)
 		}
 		if total.Calls != 30 || total.Workers != 2 || total.Elapsed != 25*time.Millisecond || total.ErrorCounts() != "10 full" || total.Err != full {
-			t.Errorf("%+v", total)
+			t.Errorf("got %+v, want 30 calls by 2 workers in 25ms, 10 of them full", total)
 		}
 		if p50, p99 := total.Percentile(50), total.Percentile(99); p50 != time.Millisecond || p99 != 3*time.Millisecond {
-			t.Errorf("p50 is %v, p99 %v", p50, p99)
+			t.Errorf("got p50 %v and p99 %v, want 1ms and 3ms", p50, p99)
 		}
 	})
 }

@@ -4,16 +4,15 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
-	neturl "net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,8 +25,8 @@ import (
 	"example.com/penny/internal/scratch"
 )
 
-// Where none is installed, PostgreSQL comes from the archives of the project zonkyio/embedded-postgres-binaries, which
-// hold its server for one system each and lie in Maven's central repository, with a checksum beside each.
+// If none is installed, PostgreSQL comes from the archives of the project zonkyio/embedded-postgres-binaries. Maven's central
+// repository has one for each system, with a checksum.
 const (
 	release = "18.3.0"
 	maven   = "https://repo1.maven.org/maven2"
@@ -36,10 +35,10 @@ const (
 	RepositoryVariable = "PENNY_POSTGRES_REPOSITORY"
 )
 
-// systems are those that a lecture hall has, in the repository's words.
+// systems are those of a lecture hall, as the repository calls them.
 var systems = []string{"linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8", "windows-amd64"}
 
-// thisSystem is the name of this computer's system in the repository.
+// thisSystem returns the repository's name for this computer's system.
 func thisSystem() string {
 	name := runtime.GOOS + "-" + runtime.GOARCH
 	switch name {
@@ -54,7 +53,7 @@ func thisSystem() string {
 	return name
 }
 
-// archive is the path of a system's archive in the repository.
+// archive returns the path of a system's archive in the repository.
 func archive(system string) string {
 	name := "embedded-postgres-binaries-" + system
 	return path.Join("io/zonky/test/postgres", name, release, name+"-"+release+".jar")
@@ -63,20 +62,20 @@ func archive(system string) string {
 // Stick downloads the archives for all systems into folder, which RepositoryVariable can name afterwards.
 func Stick(ctx context.Context, folder string, progress func(io.Reader, int64) io.Reader) error {
 	for _, system := range systems {
-		name := archive(system)
-		file := filepath.Join(folder, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		jar, checksum, err := repository(os.Getenv(RepositoryVariable)).fetch(ctx, archive(system), progress)
+		if err != nil {
 			return err
 		}
-		if err := repository(os.Getenv(RepositoryVariable)).fetch(ctx, name, file, progress); err != nil {
+		file := filepath.Join(folder, filepath.FromSlash(archive(system)))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, jar, 0o644), os.WriteFile(file+".sha256", checksum, 0o644)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// download returns the programs' folder of the PostgreSQL that is downloaded below cache, now if it is not there yet.
-// Processes that come at once wait for the first, and share what it gets.
+// download returns the folder with the programs of the PostgreSQL below cache. If it is missing, download downloads it. Several
+// processes at once share one download.
 func download(ctx context.Context, cache string, from repository, search Search) (_ string, err error) {
 	folder := filepath.Join(cache, "postgresql-"+release)
 	bin := filepath.Join(folder, "bin")
@@ -97,6 +96,9 @@ func download(ctx context.Context, cache string, from repository, search Search)
 	if complete(bin) {
 		return bin, nil
 	}
+	if _, err := os.Lstat(folder); !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s has no complete PostgreSQL in it: delete it, so that it can be downloaded again", folder)
+	}
 	if failed := filepath.Join(cache, "download.failed"); search.Once != "" {
 		text, _ := os.ReadFile(failed)
 		if reason, same := strings.CutPrefix(string(text), search.Once+"\n"); same {
@@ -113,10 +115,11 @@ func download(ctx context.Context, cache string, from repository, search Search)
 		return "", err
 	}
 	defer work.Remove()
-	jar, unpacked := filepath.Join(work.Path, "archive.jar"), filepath.Join(work.Path, "unpacked")
-	if err := from.fetch(ctx, archive(thisSystem()), jar, search.Progress); err != nil {
+	jar, _, err := from.fetch(ctx, archive(thisSystem()), search.Progress)
+	if err != nil {
 		return "", err
 	}
+	unpacked := filepath.Join(work.Path, "unpacked")
 	if err := unpack(ctx, jar, unpacked); err != nil {
 		return "", fmt.Errorf("unpack PostgreSQL: %w", err)
 	}
@@ -129,157 +132,109 @@ func download(ctx context.Context, cache string, from repository, search Search)
 // A repository is the URL or the folder of a Maven repository; the zero value is Maven's central one.
 type repository string
 
-// fetch writes a file of the repository to disk, with its checksum beside it. It refuses a file without a published
-// checksum, or with another one, and leaves nothing of it.
-func (r repository) fetch(ctx context.Context, name, file string, progress func(io.Reader, int64) io.Reader) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("download %s: %w", path.Base(name), err)
+// fetch returns a file of the repository and its published checksum. It refuses a file that does not match it.
+func (r repository) fetch(ctx context.Context, name string, progress func(io.Reader, int64) io.Reader) (file, checksum []byte, err error) {
+	checksum, err = r.read(ctx, name+".sha256", nil)
+	if err != nil {
+		return nil, nil, fmt.Errorf("download the checksum of %s: %w", path.Base(name), err)
+	}
+	file, err = r.read(ctx, name, progress)
+	if err != nil {
+		return nil, nil, fmt.Errorf("download %s: %w", path.Base(name), err)
+	}
+	published, _, _ := strings.Cut(strings.TrimSpace(string(checksum)), " ") // some have the file's name behind it
+	if published != fmt.Sprintf("%x", sha256.Sum256(file)) {
+		return nil, nil, fmt.Errorf("download %s: it does not match its published checksum", path.Base(name))
+	}
+	return file, checksum, nil
+}
+
+// read returns a file of the repository.
+func (r repository) read(ctx context.Context, name string, progress func(io.Reader, int64) io.Reader) ([]byte, error) {
+	r = cmp.Or(r, maven)
+	if !strings.HasPrefix(string(r), "http://") && !strings.HasPrefix(string(r), "https://") {
+		folder, isURL := strings.CutPrefix(string(r), "file://")
+		if isURL && runtime.GOOS == "windows" {
+			folder = strings.TrimPrefix(folder, "/") // file:///D:/stick
 		}
-	}()
-	published, _, err := r.open(ctx, name+".sha256")
+		return os.ReadFile(filepath.Join(folder, filepath.FromSlash(name)))
+	}
+	url := strings.TrimSuffix(string(r), "/") + "/" + name
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return fmt.Errorf("its checksum: %w", err)
+		return nil, err
 	}
-	text, err := io.ReadAll(io.LimitReader(published, 1000))
-	published.Close()
+	response, err := client.Do(request)
 	if err != nil {
-		return fmt.Errorf("its checksum: %w", err)
+		return nil, errors.Unwrap(err) // without the long URL
 	}
-	digits, _, _ := bytes.Cut(bytes.TrimSpace(text), []byte(" "))
-	want, err := hex.DecodeString(string(digits))
-	if err != nil || len(want) != sha256.Size {
-		return errors.New("its published checksum is not a SHA-256")
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s: %s", url, response.Status)
 	}
-	body, size, err := r.open(ctx, name)
-	if err != nil {
-		return err
+	if progress == nil {
+		return io.ReadAll(response.Body)
 	}
-	defer body.Close()
-	part, err := os.Create(file + ".part")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(part.Name())
-	var from io.Reader = body
-	if progress != nil {
-		from = progress(body, size)
-	}
-	hash := sha256.New()
-	_, err = io.Copy(io.MultiWriter(part, hash), from)
-	if err := errors.Join(err, part.Close()); err != nil {
-		return err
-	}
-	if !bytes.Equal(hash.Sum(nil), want) {
-		return errors.New("it does not match its published checksum")
-	}
-	if err := os.WriteFile(file+".sha256", text, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(part.Name(), file)
+	return io.ReadAll(progress(response.Body, response.ContentLength))
 }
 
-// open opens a file of the repository, and returns its size, which is -1 if unknown.
-func (r repository) open(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	if r == "" {
-		r = maven
-	}
-	if strings.HasPrefix(string(r), "http://") || strings.HasPrefix(string(r), "https://") {
-		return get(ctx, strings.TrimSuffix(string(r), "/")+"/"+name)
-	}
-	folder := strings.TrimPrefix(string(r), "file://")
-	if runtime.GOOS == "windows" && folder != string(r) {
-		folder = strings.TrimPrefix(folder, "/") // file:///D:/stick
-	}
-	file, err := os.Open(filepath.Join(folder, filepath.FromSlash(name)))
-	if err != nil {
-		return nil, 0, err
-	}
-	info, err := file.Stat()
-	if err != nil {
-		file.Close()
-		return nil, 0, err
-	}
-	return file, info.Size(), nil
+var client = impatientClient(10 * time.Second)
+
+// impatientClient returns a client that gives up on a server that it cannot reach, or that is silent, for so long.
+func impatientClient(limit time.Duration) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{Timeout: limit}).DialContext(ctx, network, address)
+			return impatient{conn, limit}, err
+		},
+	}}
 }
 
-// stall is how long a server may say nothing before a download is given up.
-var stall = 10 * time.Second
-
-// client gives up on a server that it cannot reach or that stops in the middle.
-var client = &http.Client{Transport: func() http.RoundTripper {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-		conn, err := (&net.Dialer{Timeout: stall}).DialContext(ctx, network, address)
-		return impatient{conn}, err
-	}
-	return transport
-}()}
-
-// An impatient connection waits only so long for what comes next.
-type impatient struct{ net.Conn }
+// An impatient connection waits for what comes next no longer than its limit.
+type impatient struct {
+	net.Conn
+	limit time.Duration
+}
 
 func (c impatient) Read(p []byte) (int, error) {
-	if err := c.SetReadDeadline(time.Now().Add(stall)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(c.limit)); err != nil {
 		return 0, err
 	}
 	return c.Conn.Read(p)
 }
 
-// get asks for a URL.
-func get(ctx context.Context, url string) (io.ReadCloser, int64, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return nil, 0, err
-	}
-	response, err := client.Do(request)
-	if e, ok := errors.AsType[*neturl.Error](err); ok {
-		return nil, 0, e.Err // without the long URL
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	if response.StatusCode != http.StatusOK {
-		response.Body.Close()
-		return nil, 0, fmt.Errorf("%s: %s", url, response.Status)
-	}
-	return response.Body, response.ContentLength, nil
-}
-
 // unpack unpacks the one .txz in a jar into a new folder, and nothing outside it.
-func unpack(ctx context.Context, jar, folder string) error {
-	packed, err := zip.OpenReader(jar)
+func unpack(ctx context.Context, jar []byte, folder string) error {
+	packed, err := zip.NewReader(bytes.NewReader(jar), int64(len(jar)))
 	if err != nil {
 		return err
 	}
-	defer packed.Close()
-	for _, entry := range packed.File {
-		if path.Ext(entry.Name) != ".txz" {
-			continue
-		}
-		file, err := entry.Open()
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		uncompressed, err := xz.NewReader(file, 0)
-		if err != nil {
-			return err
-		}
-		if err := os.Mkdir(folder, 0o755); err != nil {
-			return err
-		}
-		root, err := os.OpenRoot(folder)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		return untar(ctx, tar.NewReader(uncompressed), root)
+	names, _ := fs.Glob(packed, "*.txz") // it fails only for a malformed pattern
+	if len(names) == 0 {
+		return errors.New("the archive has no .txz in it")
 	}
-	return errors.New("the archive has no .txz in it")
+	file, err := packed.Open(names[0])
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	uncompressed, err := xz.NewReader(file, 0)
+	if err != nil {
+		return err
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return untar(ctx, tar.NewReader(uncompressed), root)
 }
 
-// untar writes the archive's files below root.
+// untar writes the archive's files below root, which lets nothing out.
 func untar(ctx context.Context, archive *tar.Reader, root *os.Root) error {
 	for ctx.Err() == nil {
 		header, err := archive.Next()
@@ -290,18 +245,14 @@ func untar(ctx context.Context, archive *tar.Reader, root *os.Root) error {
 			return err
 		}
 		name := path.Clean(header.Name)
-		folder := path.Dir(name)
-		if !filepath.IsLocal(name) {
-			return fmt.Errorf("%s lies outside the archive's folder", name)
-		}
-		if header.Typeflag == tar.TypeDir {
-			folder = name
-		}
-		if err := root.MkdirAll(folder, 0o755); err != nil {
+		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
 			return err
 		}
 		switch header.Typeflag {
 		case tar.TypeDir:
+			if err := root.MkdirAll(name, 0o755); err != nil {
+				return err
+			}
 		case tar.TypeReg:
 			file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644|fs.FileMode(header.Mode)&0o111)
 			if err != nil {
@@ -312,7 +263,7 @@ func untar(ctx context.Context, archive *tar.Reader, root *os.Root) error {
 				return err
 			}
 		case tar.TypeSymlink:
-			if path.IsAbs(header.Linkname) || !filepath.IsLocal(path.Join(folder, header.Linkname)) {
+			if path.IsAbs(header.Linkname) || !filepath.IsLocal(path.Join(path.Dir(name), header.Linkname)) {
 				return fmt.Errorf("the link %s leads out of the archive: %s", name, header.Linkname)
 			}
 			if err := root.Symlink(header.Linkname, name); err != nil {

@@ -23,7 +23,7 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-// jar is an archive as the repository has them. Its programs are empty, which is enough for a download.
+// jar returns an archive like the repository's. Its programs are empty, which is enough for a download.
 func jar(t *testing.T) []byte {
 	t.Helper()
 	compressor, err := exec.LookPath("xz")
@@ -59,7 +59,7 @@ func jar(t *testing.T) []byte {
 	return out.Bytes()
 }
 
-// serve is a repository that has file under every name, with a checksum unless that is empty, and counts the downloads.
+// serve starts a repository that has file under every name, with a checksum unless that is empty, and counts the downloads.
 func serve(t *testing.T, file []byte, checksum string) (repository, *atomic.Int64) {
 	t.Helper()
 	var downloads atomic.Int64
@@ -78,7 +78,7 @@ func serve(t *testing.T, file []byte, checksum string) (repository, *atomic.Int6
 	return repository(server.URL), &downloads
 }
 
-// names are the files and folders in a folder.
+// names returns the names of the files and folders in a folder.
 func names(t *testing.T, folder string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(folder)
@@ -92,7 +92,7 @@ func names(t *testing.T, folder string) []string {
 	return names
 }
 
-func TestThoseWhoNeedADownloadAtOnceShareIt(t *testing.T) {
+func TestConcurrentCallersShareADownload(t *testing.T) {
 	file := jar(t)
 	from, downloads := serve(t, file, fmt.Sprintf("%x", sha256.Sum256(file)))
 	cache := filepath.Join(t.TempDir(), "new", "penny")
@@ -106,20 +106,20 @@ func TestThoseWhoNeedADownloadAtOnceShareIt(t *testing.T) {
 	}
 	all.Wait()
 	if downloads.Load() != 1 {
-		t.Errorf("it was downloaded %d times", downloads.Load())
+		t.Errorf("it was downloaded %d times, want once", downloads.Load())
 	}
 	if left := names(t, cache); !slices.Equal(left, []string{"download.lock", "postgresql-" + release}) {
-		t.Errorf("the cache holds %v", left)
+		t.Errorf("the cache has %v, want the lock and the programs", left)
 	}
 }
 
-func TestAStickIsARepository(t *testing.T) {
+func TestAUSBStickServesAsARepository(t *testing.T) {
 	file := jar(t)
 	from, downloads := serve(t, file, fmt.Sprintf("%x", sha256.Sum256(file)))
 	t.Setenv(RepositoryVariable, string(from)+"/")
 	stick := t.TempDir()
 	if err := Stick(t.Context(), stick, nil); err != nil || downloads.Load() != int64(len(systems)) {
-		t.Fatalf("%d downloads, %v", downloads.Load(), err)
+		t.Fatalf("got %d downloads and %v, want %d", downloads.Load(), err, len(systems))
 	}
 	if !slices.Contains(systems, thisSystem()) {
 		t.Skip("there is no PostgreSQL for " + thisSystem())
@@ -134,30 +134,48 @@ func TestAStickIsARepository(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := download(t.Context(), t.TempDir(), repository(stick), Search{}); err == nil {
-		t.Error("a damaged archive was used")
+		t.Error("no error for a damaged archive")
+	}
+}
+
+func TestADamagedPostgreSQLIsNotDownloadedOver(t *testing.T) {
+	file := jar(t)
+	from, downloads := serve(t, file, fmt.Sprintf("%x", sha256.Sum256(file)))
+	cache := t.TempDir()
+	folder := filepath.Join(cache, "postgresql-"+release)
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := download(t.Context(), cache, from, Search{}); err == nil || !strings.Contains(err.Error(), "delete it") || downloads.Load() != 0 {
+		t.Errorf("got %v after %d downloads, want an error that says what to delete", err, downloads.Load())
+	}
+	if err := os.Remove(folder); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := download(t.Context(), cache, from, Search{}); err != nil {
+		t.Errorf("after the folder was deleted: %v", err)
 	}
 }
 
 func TestADownloadWithoutItsPublishedChecksumIsRefused(t *testing.T) {
 	file := jar(t)
 	for checksum, want := range map[string]string{
-		"":                        "404",
-		"<html>":                  "is not a SHA-256",
-		strings.Repeat("00", 32):  "does not match",
-		strings.Repeat("00", 200): "is not a SHA-256",
+		"":                       "404",
+		"<html>":                 "does not match",
+		strings.Repeat("00", 32): "does not match",
 	} {
 		from, _ := serve(t, file, checksum)
 		cache := t.TempDir()
 		if _, err := download(t.Context(), cache, from, Search{}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("with the checksum %.6q: %v", checksum, err)
+			t.Errorf("with the checksum %.6q: got %v, want %q", checksum, err, want)
 		}
 		if left := names(t, cache); !slices.Equal(left, []string{"download.lock"}) {
-			t.Errorf("the cache holds %v", left)
+			t.Errorf("the cache has %v, want only the lock", left)
 		}
 	}
 }
 
-// hanging is a repository that sends half of an archive and then nothing. It closes begun when it has.
+// hanging starts a repository that sends half of an archive, closes begun, and then sends nothing.
 func hanging(t *testing.T) (from repository, begun chan struct{}) {
 	t.Helper()
 	begun = make(chan struct{})
@@ -178,7 +196,7 @@ func hanging(t *testing.T) (from repository, begun chan struct{}) {
 	return repository(server.URL), begun
 }
 
-func TestADownloadEndsAtOnceWithItsContextAndLeavesNothing(t *testing.T) {
+func TestACancelledDownloadEndsAtOnceAndLeavesNothing(t *testing.T) {
 	from, begun := hanging(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
@@ -187,19 +205,19 @@ func TestADownloadEndsAtOnceWithItsContextAndLeavesNothing(t *testing.T) {
 	}()
 	cache := t.TempDir()
 	if _, err := download(ctx, cache, from, Search{Once: "this run"}); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want context.Canceled", err)
 	}
 	if left := names(t, cache); !slices.Equal(left, []string{"download.lock"}) {
-		t.Errorf("the cache holds %v", left)
+		t.Errorf("the cache has %v, want only the lock", left)
 	}
 }
 
-func TestADownloadThatBringsNothingIsGivenUp(t *testing.T) {
-	defer func(before time.Duration) { stall = before }(stall)
-	stall = 500 * time.Millisecond
+func TestADownloadFromASilentServerFails(t *testing.T) {
+	defer func(before *http.Client) { client = before }(client)
+	client = impatientClient(500 * time.Millisecond)
 	from, _ := hanging(t)
 	if _, err := download(t.Context(), t.TempDir(), from, Search{}); err == nil || !strings.Contains(err.Error(), "i/o timeout") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want an i/o timeout", err)
 	}
 }
 
@@ -209,11 +227,11 @@ func TestAFailedDownloadIsTriedOnceARun(t *testing.T) {
 	cache := t.TempDir()
 	for range 3 {
 		if _, err := download(t.Context(), cache, from, Search{Once: "this run"}); err == nil || !strings.Contains(err.Error(), "does not match") {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want that the checksum does not match", err)
 		}
 	}
 	if downloads.Load() != 1 {
-		t.Errorf("it was tried %d times", downloads.Load())
+		t.Errorf("it was tried %d times, want once", downloads.Load())
 	}
 	from, _ = serve(t, file, fmt.Sprintf("%x", sha256.Sum256(file)))
 	if _, err := download(t.Context(), cache, from, Search{Once: "the next run"}); err != nil {
@@ -253,16 +271,16 @@ func TestUnpackingStaysInItsFolder(t *testing.T) {
 			}
 			defer root.Close()
 			if err := untar(t.Context(), tar.NewReader(&archive), root); err == nil {
-				t.Error("it was unpacked")
+				t.Error("no error")
 			}
 			if outside := names(t, parent); len(outside) != 1 {
-				t.Errorf("outside the folder are %v", outside)
+				t.Errorf("outside the folder: got %v, want only the folder", outside)
 			}
 		})
 	}
 }
 
-func TestACauseIsTheFirstFailureAndNotTheCleanUp(t *testing.T) {
+func TestTheCauseIsTheFirstFailureNotTheCleanUp(t *testing.T) {
 	for said, want := range map[string]string{
 		"creating configuration files ... ok\nrunning bootstrap script ... 2026-11-25 06:00:00.000 UTC [7] FATAL:  could not create shared memory segment: Cannot allocate memory\n" +
 			"2026-11-25 06:00:00.000 UTC [7] DETAIL:  Failed system call was shmget(key=5432001, size=56, 03600).\nchild process exited with exit code 1\n" +
@@ -272,7 +290,7 @@ func TestACauseIsTheFirstFailureAndNotTheCleanUp(t *testing.T) {
 		"something else\n": "something else",
 	} {
 		if got := cause(said); got != want {
-			t.Errorf("of %q the cause is %q", said, got)
+			t.Errorf("the cause of %q: got %q, want %q", said, got, want)
 		}
 	}
 }

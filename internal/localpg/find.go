@@ -18,7 +18,7 @@ import (
 // ErrMissing is the error of Find if PostgreSQL is neither installed nor downloaded, and cannot be downloaded now.
 var ErrMissing = errors.New("found no PostgreSQL to start")
 
-// HowToInstall is the command, or the page, that installs PostgreSQL on this system.
+// HowToInstall returns the command, or the page, that installs PostgreSQL on this system.
 func HowToInstall() string {
 	switch runtime.GOOS {
 	case "darwin":
@@ -29,15 +29,15 @@ func HowToInstall() string {
 	return "sudo apt install postgresql (Debian, Ubuntu), sudo dnf install postgresql-server (Fedora)"
 }
 
-// A Search says how Find looks for PostgreSQL. The zero value will do.
+// A Search says how Find looks for PostgreSQL.
 type Search struct {
-	Download bool                                           // pass over an installed PostgreSQL
+	Download bool                                           // ignore an installed PostgreSQL
 	Once     string                                         // names a run of several processes that try a download once
 	Progress func(download io.Reader, size int64) io.Reader // watches a download; size is -1 if it is unknown
 }
 
-// Find returns the folder with PostgreSQL's programs: of an installed one, else of one that was downloaded, else of one
-// that it downloads now. A download is kept for next time.
+// Find returns the folder with PostgreSQL's programs: an installed one, else one that was downloaded, else one that it
+// downloads now and keeps.
 func Find(ctx context.Context, search Search) (string, error) {
 	if !search.Download {
 		if bin := Installed(); bin != "" {
@@ -55,7 +55,7 @@ func Find(ctx context.Context, search Search) (string, error) {
 	return bin, err
 }
 
-// Cache is the folder in which Penny keeps a downloaded PostgreSQL and the data of servers. Root's is one that
+// Cache returns the folder in which Penny keeps a downloaded PostgreSQL and the data of servers. Root's is one that
 // PostgreSQL's user may enter.
 func Cache() (string, error) {
 	if os.Geteuid() == 0 {
@@ -68,7 +68,7 @@ func Cache() (string, error) {
 	return filepath.Join(cache, "penny"), nil
 }
 
-// places are where packages put PostgreSQL's server programs: mostly a folder for each version, and not on PATH.
+// places are the folders in which packages put PostgreSQL's programs. Most packages do not add them to PATH.
 var places = []string{
 	"/usr/lib/postgresql/*/bin", // Debian, Ubuntu
 	"/usr/pgsql-*/bin",          // the PostgreSQL project's RPMs
@@ -80,12 +80,11 @@ var places = []string{
 
 var number = regexp.MustCompile(`\d+`)
 
-// Installed returns the folder with the programs of the newest PostgreSQL that a package installed, else of the one on
-// PATH, else "".
+// Installed returns the folder with the programs of the newest installed PostgreSQL, else of the one on PATH, else "".
 func Installed() string {
 	var folders []string
 	for _, place := range places {
-		matches, _ := filepath.Glob(place) // the patterns are good ones
+		matches, _ := filepath.Glob(place) // it fails only for a malformed pattern
 		folders = append(folders, matches...)
 	}
 	version := func(folder string) int {

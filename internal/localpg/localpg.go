@@ -25,12 +25,13 @@ import (
 	"example.com/penny/internal/scratch"
 )
 
-// Options say what server to start. The zero value is a small one, for a test.
+// Options say what server to start. The zero value is one for a test.
 type Options struct {
 	BinDir  string            // the folder with initdb and postgres; empty: what Find finds
-	DataDir string            // where the server keeps its data between runs; empty: a temporary folder, removed by Stop
-	Port    int               // taken if it is free, unless DataDir had another one before; otherwise one that is free
-	TLS     bool              // demand encryption, with a certificate that nobody has signed
+	DataDir string            // where the server keeps its data between runs; empty: a temporary folder that Stop removes
+	TempDir string            // where the temporary folder goes; empty: the system's
+	CopyOf  string            // the folder of a server that is not running; a new server gets a copy of its data and its password
+	TLS     bool              // require encryption, with a self-signed certificate
 	Durable bool              // wait for the disk; without it a crash of the computer may lose data
 	Config  map[string]string // settings such as max_connections
 }
@@ -38,9 +39,9 @@ type Options struct {
 // A Server is a running PostgreSQL. It listens at 127.0.0.1 only.
 type Server struct {
 	options  Options
-	folder   string       // absolute; holds the data folder, which alone belongs to the server's user
+	folder   string       // absolute; holds the data folder, which belongs to the server's owner
 	root     *os.Root     // the folder: no link leads out of it
-	lock     *os.File     // held by us and by the server, so that nobody else uses the folder
+	lock     *os.File     // held by us and by the server, so that no other server uses the folder
 	remove   func() error // removes a temporary folder
 	port     int
 	password string
@@ -49,10 +50,10 @@ type Server struct {
 	process *process
 }
 
-// Mode is how a server is stopped.
+// A Mode says how a server is stopped.
 type Mode int
 
-// Fast ends the sessions and shuts down in order; Immediate is a crash that the server recovers from at its next start.
+// Fast ends the sessions and shuts down in order. Immediate is a crash, from which the server recovers at its next start.
 const (
 	Fast Mode = iota
 	Immediate
@@ -67,8 +68,8 @@ var (
 
 // The files in a server's folder.
 const (
-	mark     = "penny-postgres" // tells that the folder is ours; whoever uses the folder holds a lock on it
-	half     = "half-made"      // is there while initdb works
+	mark     = "penny-postgres" // says that the folder is ours; the process that uses the folder holds a lock on it
+	half     = "half-made"      // exists while initdb works
 	data     = "data"
 	password = "password"
 	port     = "port" // of the last run
@@ -77,75 +78,76 @@ const (
 	crt, key = "server.crt", "server.key"
 )
 
-// Start starts a server and waits until it lets somebody in. The server ends with this process, also if the process is
+// Start starts a server and waits until it accepts connections. The server ends with this process, also if the process is
 // killed: on Linux at once, elsewhere as far as the system tells.
-func Start(ctx context.Context, o Options) (_ *Server, err error) {
+func Start(ctx context.Context, o Options) (*Server, error) {
+	s, err := Make(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if err = s.launch(ctx); err == nil {
+		err = s.write(port, strconv.Itoa(s.port))
+	}
+	if err != nil {
+		s.Stop()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Make makes a server's folder and does not start the server. Resume does.
+func Make(ctx context.Context, o Options) (_ *Server, err error) {
 	if o.BinDir == "" {
 		if o.BinDir, err = Find(ctx, Search{}); err != nil {
 			return nil, err
 		}
 	}
 	s := &Server{options: o}
-	if o.DataDir == "" {
-		err = s.makeTemporary()
-	} else {
-		err = s.claim(ctx, o.DataDir)
-	}
-	if err != nil {
-		return nil, err
-	}
 	defer func() {
 		if err != nil {
 			s.Stop()
 		}
 	}()
-	if err := s.initialise(ctx); err != nil {
+	if o.DataDir == "" {
+		err = s.makeTemporary()
+	} else if err = s.claim(ctx); err != nil {
+		err = fmt.Errorf("keep PostgreSQL's data in %s: %w", o.DataDir, err)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err := s.launch(ctx); err != nil {
-		return nil, err
-	}
-	if o.DataDir != "" {
-		return s, s.write(port, strconv.Itoa(s.port))
-	}
-	return s, nil
+	return s, s.initialise(ctx)
 }
 
-// makeTemporary makes a folder that goes with the server.
+// makeTemporary makes a folder that is removed with the server.
 func (s *Server) makeTemporary() error {
-	folder, err := scratch.New("", "postgres")
+	folder, err := scratch.New(s.options.TempDir, "postgres")
 	if err != nil {
 		return err
 	}
 	s.folder, s.lock, s.remove = folder.Path, folder.Lock, folder.Remove
-	if s.root, err = os.OpenRoot(s.folder); err != nil {
-		folder.Remove()
-	}
+	s.root, err = os.OpenRoot(s.folder)
 	return err
 }
 
-// claim takes a folder for the server: one that is missing, that is empty, or that it took before. It leaves any other as
-// it is.
-func (s *Server) claim(ctx context.Context, folder string) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("keep PostgreSQL's data in %s: %w", folder, err)
-		}
-	}()
-	if s.folder, err = filepath.Abs(folder); err != nil {
+// claim takes the folder DataDir for the server if it is missing, if it is empty, or if a server of ours used it before. It
+// leaves any other folder as it is.
+func (s *Server) claim(ctx context.Context) (err error) {
+	if s.folder, err = filepath.Abs(s.options.DataDir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.folder, 0o755); err != nil { // root's server runs as another user, who has to enter it
+	_, missing := os.Lstat(s.folder)
+	if err := os.MkdirAll(s.folder, 0o755); err != nil {
 		return err
+	}
+	if missing != nil { // root's server runs as another user, which has to enter the folder, whatever the umask
+		if err := os.Chmod(s.folder, 0o755); err != nil {
+			return err
+		}
 	}
 	if s.root, err = os.OpenRoot(s.folder); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil {
-			s.root.Close()
-		}
-	}()
 	info, err := s.root.Stat(".")
 	if err != nil {
 		return err
@@ -168,10 +170,7 @@ func (s *Server) claim(ctx context.Context, folder string) (err error) {
 	// A server whose owner was killed takes a moment to stop.
 	brief, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	if err = scratch.Wait(brief, s.lock); err == nil {
-		return nil
-	}
-	s.lock.Close()
+	err = scratch.Wait(brief, s.lock)
 	if errors.Is(err, scratch.ErrLocked) {
 		return ErrRunning
 	}
@@ -180,7 +179,7 @@ func (s *Server) claim(ctx context.Context, folder string) (err error) {
 
 func (s *Server) path(name string) string { return filepath.Join(s.folder, name) }
 
-// initialise makes the data folder if it is missing, with a password of its own.
+// initialise makes the data folder and a password if they are missing.
 func (s *Server) initialise(ctx context.Context) error {
 	if _, err := s.root.Lstat(half); err == nil {
 		if err := s.root.RemoveAll(data); err != nil {
@@ -188,7 +187,7 @@ func (s *Server) initialise(ctx context.Context) error {
 		}
 	}
 	if _, err := s.root.Lstat(data); errors.Is(err, fs.ErrNotExist) {
-		if err := s.initdb(ctx); err != nil {
+		if err := s.makeData(ctx); err != nil {
 			return err
 		}
 	}
@@ -200,7 +199,7 @@ func (s *Server) initialise(ctx context.Context) error {
 	return s.allow()
 }
 
-// allow says who may come in: everybody with a password, or over TLS alone.
+// allow lets in clients that have the password, with TLS only if the options say so.
 func (s *Server) allow() error {
 	kind := "host"
 	if s.options.TLS {
@@ -213,18 +212,29 @@ func (s *Server) allow() error {
 	return s.write(access, fmt.Sprintf("%s\n%s all all 127.0.0.1/32 scram-sha-256\n%[2]s replication all 127.0.0.1/32 scram-sha-256\n", local, kind))
 }
 
-// initdb makes a new data folder.
-func (s *Server) initdb(ctx context.Context) error {
+// makeData makes the data folder and the password.
+func (s *Server) makeData(ctx context.Context) error {
 	if err := s.write(half, ""); err != nil {
-		return err
-	}
-	if err := s.write(password, rand.Text()); err != nil {
 		return err
 	}
 	if err := s.root.Mkdir(data, 0o700); err != nil {
 		return err
 	}
-	if err := giveAway(s.root, data); err != nil {
+	var err error
+	if s.options.CopyOf == "" {
+		err = s.initdb(ctx)
+	} else if err = s.copyData(); err != nil {
+		err = fmt.Errorf("copy the data in %s: %w", s.options.CopyOf, err)
+	}
+	if err != nil {
+		return err
+	}
+	return s.root.Remove(half)
+}
+
+// initdb fills the data folder with a new database.
+func (s *Server) initdb(ctx context.Context) error {
+	if err := errors.Join(s.write(password, rand.Text()), giveAway(s.root, data)); err != nil {
 		return err
 	}
 	out, err := s.command(ctx, "initdb", "-D", s.path(data), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", s.path(password),
@@ -232,52 +242,42 @@ func (s *Server) initdb(ctx context.Context) error {
 	if err := errors.Join(err, ctx.Err()); err != nil {
 		return fmt.Errorf("initdb: %w: %s", err, cause(string(out)))
 	}
-	return s.root.Remove(half)
+	return nil
 }
 
-// copyData copies the data folder of a server that is not running, and puts more text into some files of it.
-func (s *Server) copyData(from *os.Root, more map[string]string) error {
-	files, err := fs.Sub(from.FS(), data)
+// copyData fills the data folder with a copy of another server's, which takes a fifth of initdb's time. pg_basebackup would need
+// a running server, and a downloaded PostgreSQL lacks it.
+func (s *Server) copyData() error {
+	original, err := os.OpenRoot(s.options.CopyOf)
 	if err != nil {
 		return err
 	}
-	if err := s.root.Mkdir(data, 0o700); err != nil {
+	defer original.Close()
+	text, err := original.ReadFile(password)
+	if err != nil {
 		return err
 	}
-	if err := os.CopyFS(s.path(data), files); err != nil {
-		s.root.RemoveAll(data)
+	files, err := fs.Sub(original.FS(), data)
+	if err != nil {
 		return err
 	}
-	for name, text := range more {
-		if err := s.root.WriteFile(filepath.Join(data, name), []byte(text), 0o600); err != nil {
-			return err
-		}
-	}
-	return giveAway(s.root, data)
+	return errors.Join(s.write(password, string(text)), os.CopyFS(s.path(data), files), giveAway(s.root, data))
 }
 
-// write writes a new file into the server's folder, for the server's user to read.
+// write writes a file into the server's folder, for the server's owner to read.
 func (s *Server) write(name, text string) error {
-	if err := s.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	file, err := s.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = file.WriteString(text)
-	return errors.Join(err, file.Close(), giveAway(s.root, name))
+	return errors.Join(s.root.WriteFile(name, []byte(text), 0o600), giveAway(s.root, name))
 }
 
-// settings are what a child process keeps of our environment: enough to run, and none of the user's secrets.
-var settings = []string{"PATH", "LD_LIBRARY_PATH", "TZ", "SystemRoot", "SystemDrive", "ComSpec", "PATHEXT", "TEMP", "TMP"}
+// inherited are the variables that a program of PostgreSQL's inherits: enough to run, and none of the user's secrets.
+var inherited = []string{"PATH", "LD_LIBRARY_PATH", "TZ", "SystemRoot", "SystemDrive", "ComSpec", "PATHEXT", "TEMP", "TMP"}
 
-// command is one of PostgreSQL's programs, to be run as the user who owns the server.
+// command returns one of PostgreSQL's programs, to be run as the server's owner.
 func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(s.options.BinDir, executable(program)), args...)
 	cmd.Dir = s.options.BinDir
 	cmd.Env = []string{"LC_ALL=C"}
-	for _, name := range settings {
+	for _, name := range inherited {
 		if value, set := os.LookupEnv(name); set {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
@@ -287,26 +287,36 @@ func (s *Server) command(ctx context.Context, program string, args ...string) *e
 	return cmd
 }
 
-// launch starts postgres, at the port of before if there was one.
+// launch starts postgres: at the port of before if that is free, else at another one.
 func (s *Server) launch(ctx context.Context) (err error) {
 	if s.port != 0 {
 		return s.tryLaunch(ctx)
 	}
 	last, _ := s.root.ReadFile(port)
 	lastPort, _ := strconv.Atoi(string(last))
-	for _, s.port = range []int{lastPort, s.options.Port, 0, 0, 0} {
-		var listener net.Listener
-		if listener, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port))); err != nil {
+	for _, wanted := range []int{lastPort, 0, 0, 0} {
+		if s.port, err = free(wanted); err != nil {
 			continue
 		}
-		s.port = listener.Addr().(*net.TCPAddr).Port
-		listener.Close()
-		// Between finding a port and taking it, another program can take it.
+		// Another program can take the port before postgres does.
 		if err = s.tryLaunch(ctx); err == nil || !strings.Contains(s.Log(), "could not bind") {
 			return err
 		}
 	}
 	return err
+}
+
+// FreePort returns a port of 127.0.0.1 at which nothing listens now.
+func FreePort() (int, error) { return free(0) }
+
+// free returns port if nothing listens there now. For 0, it returns any such port.
+func free(port int) (int, error) {
+	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return 0, fmt.Errorf("find a free port: %w", err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port, nil
 }
 
 func (s *Server) tryLaunch(ctx context.Context) error {
@@ -347,13 +357,13 @@ func (s *Server) tryLaunch(ctx context.Context) error {
 	}
 }
 
-// failure matches what a program of PostgreSQL's says of its failure, with the detail that may follow.
+// failure matches a failure in what a program of PostgreSQL's says, with the detail that may follow.
 var failure = regexp.MustCompile(`(?m)(?:FATAL|PANIC|error): +(.+)(?:\n.*DETAIL: +(.+))?$`)
 
-// cause is the first failure in what a program said, else its last line.
+// cause returns the first failure in what a program said, else its last line.
 func cause(said string) string {
 	for _, match := range failure.FindAllStringSubmatch(said, -1) {
-		// Our own question whether the server is up leaves such a line too.
+		// answers leaves such a line too.
 		if !strings.HasPrefix(match[1], "the database system is") {
 			return strings.TrimRight(match[1]+"; "+match[2], "; \r")
 		}
@@ -362,7 +372,7 @@ func cause(said string) string {
 	return lines[len(lines)-1]
 }
 
-// answers is nil once the server lets somebody in.
+// answers returns an error if the server accepts no connections yet.
 func (s *Server) answers(ctx context.Context) error {
 	conn, err := pgconn.Connect(ctx, s.URL("postgres"))
 	if err != nil {
@@ -375,7 +385,7 @@ func (s *Server) answers(ctx context.Context) error {
 	return conn.Close(ctx)
 }
 
-// URL is the address of a database on the server, with the name and the password of its administrator in it.
+// URL returns the address of a database on the server, with its administrator's name and password.
 func (s *Server) URL(database string) string {
 	u := url.URL{Scheme: "postgres", User: url.UserPassword("postgres", s.password),
 		Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)), Path: "/" + database, RawQuery: "sslmode=disable"}
@@ -385,13 +395,13 @@ func (s *Server) URL(database string) string {
 	return u.String()
 }
 
-// Port is where the server listens.
+// Port returns the port at which the server listens.
 func (s *Server) Port() int { return s.port }
 
-// Folder is where the server keeps its data and its log.
+// Folder returns the folder with the server's data and its log.
 func (s *Server) Folder() string { return s.folder }
 
-// Log is what the server has logged.
+// Log returns what the server has logged since it last started.
 func (s *Server) Log() string {
 	log, err := s.root.ReadFile(logFile)
 	if err != nil {
@@ -400,40 +410,27 @@ func (s *Server) Log() string {
 	return string(log)
 }
 
-// PID is the process of the server, which a test may send signals to; 0 while it is stopped.
-func (s *Server) PID() int {
+// PID returns the ID of the server's process, which a test may send signals to.
+func (s *Server) PID() int { return s.running().pid }
+
+// Done returns a channel that is closed when the server has ended.
+func (s *Server) Done() <-chan struct{} { return s.running().done }
+
+// running returns the process of the server. It may have ended; it is nil if it was never started.
+func (s *Server) running() *process {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.process == nil {
-		return 0
-	}
-	return s.process.pid
+	return s.process
 }
 
-// Done is closed when the server has ended, by whatever hand.
-func (s *Server) Done() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.process == nil {
-		ended := make(chan struct{})
-		close(ended)
-		return ended
-	}
-	return s.process.done
-}
-
-// Halt stops the server and keeps its data, so that Resume can start it again. Halting what is stopped does nothing.
+// Halt stops the server and keeps its data, so that Resume can start it again. Halting a stopped server does nothing.
 func (s *Server) Halt(mode Mode) {
-	s.mu.Lock()
-	p := s.process
-	s.process = nil
-	s.mu.Unlock()
-	if p != nil {
+	if p := s.running(); p != nil {
 		p.stop(mode)
 	}
 }
 
-// Resume starts a halted server again, at the same port, and waits until it lets somebody in.
+// Resume starts a halted server again, at the same port, and waits until it accepts connections.
 func (s *Server) Resume(ctx context.Context) error { return s.launch(ctx) }
 
 // Restart is Halt and Resume.
@@ -442,58 +439,44 @@ func (s *Server) Restart(ctx context.Context, mode Mode) error {
 	return s.launch(ctx)
 }
 
-// Stop stops the server and removes its folder if that is temporary.
-func (s *Server) Stop() error {
+// Stop stops the server, and removes its folder if that is temporary.
+func (s *Server) Stop() (err error) {
 	s.Halt(Fast)
-	err := errors.Join(s.root.Close(), s.lock.Close())
+	if s.root != nil {
+		err = s.root.Close()
+	}
 	if s.remove != nil {
-		err = s.remove()
+		return errors.Join(err, s.remove())
 	}
-	return err
+	return errors.Join(err, s.lock.Close())
 }
 
-// Standby starts a second server that follows this one and can take its place; Promote makes it do so. This one restarts
-// meanwhile.
-func (s *Server) Standby(ctx context.Context) (_ *Server, err error) {
-	standby := &Server{options: s.options, password: s.password}
-	standby.options.DataDir, standby.options.Port = "", 0
-	if err := standby.makeTemporary(); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			standby.Stop()
-		}
-	}()
+// Standby starts a second server that follows this one, which restarts for it. Promote makes the second server the primary.
+func (s *Server) Standby(ctx context.Context) (*Server, error) {
 	s.Halt(Fast)
-	// Not by pg_basebackup: a downloaded PostgreSQL has none.
-	follow := map[string]string{"standby.signal": "", "postgresql.auto.conf": "primary_conninfo = '" + s.URL("postgres") + "'\n"}
-	if err := standby.copyData(s.root, follow); err != nil {
-		return nil, fmt.Errorf("copy the data: %w", err)
-	}
-	if err := s.launch(ctx); err != nil {
+	o := s.options
+	o.DataDir, o.CopyOf = "", s.folder
+	standby, err := Make(ctx, o)
+	if err != nil {
 		return nil, err
 	}
-	if err := standby.allow(); err != nil {
+	follow := "primary_conninfo = '" + s.URL("postgres") + "'\n"
+	err = errors.Join(standby.write(filepath.Join(data, "standby.signal"), ""),
+		standby.write(filepath.Join(data, "postgresql.auto.conf"), follow), s.launch(ctx))
+	if err == nil {
+		err = standby.launch(ctx)
+	}
+	if err != nil {
+		standby.Stop()
 		return nil, err
 	}
-	return standby, standby.launch(ctx)
+	return standby, nil
 }
 
-// Promote makes a standby a server that takes writes, and waits until it does.
+// Promote makes a standby a primary, and waits until it takes writes.
 func (s *Server) Promote(ctx context.Context) error {
 	if out, err := s.command(ctx, "pg_ctl", "promote", "-w", "-D", s.path(data)).CombinedOutput(); err != nil {
 		return fmt.Errorf("pg_ctl promote: %w: %s", err, cause(string(out)))
 	}
 	return nil
-}
-
-// FreePort is a port of 127.0.0.1 at which nothing listens now.
-func FreePort() (int, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, fmt.Errorf("find a free port: %w", err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port, nil
 }

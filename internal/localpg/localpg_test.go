@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
@@ -17,14 +18,20 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 )
 
-// TestMain makes this test program a server's owner if a test asks for one, to be killed or to run as somebody else.
+// TestMain makes this program the owner of a server if a test starts it again, to kill it or to run it as another user.
 func TestMain(m *testing.M) {
 	folder := os.Getenv("PENNY_LOCALPG_OWNER")
 	if folder == "" {
+		os.Setenv("PENNY_SECRET", "hunter2")                   // no server inherits it
+		if err := flag.Set("test.parallel", "8"); err != nil { // they mostly wait
+			panic(err)
+		}
 		os.Exit(m.Run())
 	}
 	server, err := localpg.Start(context.Background(), localpg.Options{BinDir: os.Getenv("PENNY_LOCALPG_PROGRAMS"), DataDir: strings.TrimPrefix(folder, "temporary")})
@@ -44,12 +51,15 @@ func TestMain(m *testing.M) {
 
 func TestAServerStartsRestartsAndLeavesNothing(t *testing.T) {
 	t.Parallel()
-	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "17"}})
+	server := pgtest.Server(t, localpg.Options{TLS: true, Config: map[string]string{"max_connections": "17"}})
 	folder := server.Folder()
-	most := ""
-	pgtest.Query(t, server.URL("postgres"), "SHOW max_connections", &most)
-	if most != "17" {
-		t.Errorf("max_connections is %s", most)
+	most, encrypted := "", false
+	pgtest.Query(t, server.URL("postgres"), "SELECT current_setting('max_connections'), ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &most, &encrypted)
+	if most != "17" || !encrypted {
+		t.Errorf("max_connections is %s and encryption %v, want 17 and true", most, encrypted)
+	}
+	if _, err := pgx.Connect(t.Context(), strings.Replace(server.URL("postgres"), "sslmode=require", "sslmode=disable", 1)); err == nil {
+		t.Error("no error for a connection without encryption")
 	}
 	pgtest.Exec(t, server.URL("postgres"), "CREATE TABLE kept (n int)")
 	for _, mode := range []localpg.Mode{localpg.Fast, localpg.Immediate} {
@@ -60,7 +70,15 @@ func TestAServerStartsRestartsAndLeavesNothing(t *testing.T) {
 		rows := -1
 		pgtest.Query(t, server.URL("postgres"), "SELECT count(*) FROM kept", &rows)
 		if rows != 0 || server.Port() != port {
-			t.Errorf("after a restart: %d rows, port %d, before %d", rows, server.Port(), port)
+			t.Errorf("after a restart: got %d rows at port %d, want 0 at port %d", rows, server.Port(), port)
+		}
+	}
+	if runtime.GOOS != "windows" { // Windows has no env to ask
+		pgtest.Exec(t, server.URL("postgres"), "CREATE TABLE e (line text); COPY e FROM PROGRAM 'env'")
+		names := ""
+		pgtest.Query(t, server.URL("postgres"), "SELECT coalesce(string_agg(split_part(line, '=', 1), ' '), '') FROM e WHERE line LIKE '%hunter2%' OR line LIKE 'HOME=%'", &names)
+		if names != "" {
+			t.Errorf("the server inherits %s", names)
 		}
 	}
 	pid := server.PID()
@@ -71,64 +89,32 @@ func TestAServerStartsRestartsAndLeavesNothing(t *testing.T) {
 		t.Errorf("%s is left: %v", folder, err)
 	}
 	if alive(pid) {
-		t.Error("the process is left")
-	}
-}
-
-func TestAServerWithTLSRefusesWhatIsNotEncrypted(t *testing.T) {
-	t.Parallel()
-	server := pgtest.Server(t, localpg.Options{TLS: true})
-	encrypted := false
-	pgtest.Query(t, server.URL("postgres"), "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()", &encrypted)
-	if !encrypted {
-		t.Error("the connection is not encrypted")
-	}
-}
-
-func TestAFailureToStartTellsTheReasonAndNoPassword(t *testing.T) {
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
-	_, err := localpg.Start(t.Context(), localpg.Options{Config: map[string]string{"max_connections": "plenty"}})
-	if err == nil || !strings.Contains(err.Error(), "max_connections") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := localpg.Start(t.Context(), localpg.Options{BinDir: t.TempDir()}); err == nil {
-		t.Error("a folder without PostgreSQL started")
+		t.Error("the process still runs")
 	}
 }
 
 // owner starts this program again as the owner of a server, as another user if name is not empty.
 func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.Scanner, pid int, folder string) {
 	t.Helper()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd = exec.Command(program)
-	cmd.Dir = os.TempDir()
+	cmd = exec.Command(os.Args[0])
 	if name != "" {
-		// The test program lies in a folder that others may not enter.
-		public := filepath.Join(pgtest.Folder(t), "owner")
-		data, err := os.ReadFile(program)
+		// The test program is in a folder that others may not enter.
+		program, err := os.ReadFile(os.Args[0])
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(public, data, 0o755); err != nil {
+		cmd.Path = filepath.Join(pgtest.Folder(t), "owner")
+		if err := os.WriteFile(cmd.Path, program, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		cmd = exec.Command(public)
-		cmd.Dir = os.TempDir()
 		u, err := user.Lookup(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		asUser(t, cmd, u)
 	}
-	bin, err := localpg.Find(t.Context(), localpg.Search{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=temporary", "PENNY_LOCALPG_PROGRAMS="+bin)
+	cmd.Dir = os.TempDir()
+	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER=temporary", "PENNY_LOCALPG_PROGRAMS="+pgtest.Programs(t))
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -152,7 +138,8 @@ func owner(t *testing.T, name string) (cmd *exec.Cmd, say func(), lines *bufio.S
 	return cmd, func() { fmt.Fprintln(in) }, lines, pid, match[2]
 }
 
-func TestAKilledOwnerLeavesNoServerAndItsFolderIsSweptByTheNext(t *testing.T) {
+func TestAKilledOwnerLeavesNoServerAndTheNextRemovesItsFolder(t *testing.T) {
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("only Linux ends a process with its parent")
 	}
@@ -162,26 +149,27 @@ func TestAKilledOwnerLeavesNoServerAndItsFolderIsSweptByTheNext(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	pgtest.Eventually(t, 20*time.Second, "the server is gone", func() bool { return !alive(pid) })
-	pgtest.Server(t, localpg.Options{})
+	pgtest.Folder(t) // the next temporary folder
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%s is left: %v", folder, err)
 	}
 }
 
 func TestAnOrdinaryUserCanStartAServer(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("this is an ordinary user, and every other test shows it")
+		t.Skip("this is an ordinary user, so every other test shows it")
 	}
 	cmd, say, lines, pid, folder := owner(t, "nobody")
 	say()
 	if !lines.Scan() || lines.Text() != "stopped" {
-		t.Errorf("the owner said %q", lines.Text())
+		t.Errorf("the owner said %q, want stopped", lines.Text())
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
 	if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) || alive(pid) {
-		t.Errorf("something is left: %v", err)
+		t.Errorf("the folder or the process is left: %v", err)
 	}
 }
 
@@ -198,7 +186,7 @@ func put(t *testing.T, files ...string) {
 	}
 }
 
-// picture tells everything of a folder: names, modes, owners, times, and what is in the files.
+// picture returns all about a folder: names, modes, owners, times and contents.
 func picture(t *testing.T, folder string) string {
 	t.Helper()
 	var all strings.Builder
@@ -221,8 +209,9 @@ func picture(t *testing.T, folder string) string {
 	return all.String()
 }
 
-func TestAFolderThatIsNotPennysStaysAsItIs(t *testing.T) {
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+func TestStartDoesNotChangeAFolderThatIsNotPennys(t *testing.T) {
+	t.Parallel()
+	pgtest.Programs(t) // skips the test if there is no PostgreSQL
 	parent := pgtest.Folder(t)
 	at := func(name string) string { return filepath.Join(parent, filepath.FromSlash(name)) }
 	put(t, at("thesis/data/t"), at("thesis/password"), at("dots/.profile"), at("file"), at("half/data/base/1/1255"),
@@ -256,28 +245,28 @@ func TestAFolderThatIsNotPennysStaysAsItIs(t *testing.T) {
 				server.Stop()
 			}
 			if err == nil || c.want != nil && !errors.Is(err, c.want) {
-				t.Errorf("got %v", err)
+				t.Errorf("got %v, want %v, or any error if that is nil", err, c.want)
 			}
 			if after := picture(t, parent); after != before {
-				t.Errorf("before:\n%s\nafter:\n%s", before, after)
+				t.Errorf("the folder changed, before:\n%s\nafter:\n%s", before, after)
 			}
 		})
 	}
-	t.Run("another user's", func(t *testing.T) {
+	t.Run("another user's folder", func(t *testing.T) {
 		giveToNobody(t, at("closed"))
 		before := picture(t, parent)
 		if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: at("closed")}); !errors.Is(err, localpg.ErrForeign) {
-			t.Errorf("got %v", err)
+			t.Errorf("got %v, want ErrForeign", err)
 		}
 		if after := picture(t, parent); after != before {
-			t.Errorf("before:\n%s\nafter:\n%s", before, after)
+			t.Errorf("the folder changed, before:\n%s\nafter:\n%s", before, after)
 		}
 	})
 }
 
-func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t *testing.T) {
+func TestStartCreatesAFolderAndUsesItAgainForOneServerAtATime(t *testing.T) {
 	t.Parallel()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	pgtest.Programs(t) // skips the test if there is no PostgreSQL
 	folder := filepath.Join(pgtest.Folder(t), "missing", "data")
 	first, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder})
 	if err != nil {
@@ -286,13 +275,17 @@ func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t
 	defer first.Stop()
 	pgtest.Exec(t, first.URL("postgres"), "CREATE TABLE kept (n int)")
 	if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder}); !errors.Is(err, localpg.ErrRunning) {
-		t.Errorf("a second server: %v", err)
+		t.Errorf("a second server: got %v, want ErrRunning", err)
 	}
 	pgtest.Exec(t, first.URL("postgres"), "INSERT INTO kept VALUES (1)")
 	if err := first.Stop(); err != nil {
 		t.Error(err)
 	}
 
+	_, err = localpg.Start(t.Context(), localpg.Options{DataDir: folder, Config: map[string]string{"max_connections": "plenty"}})
+	if err == nil || !strings.Contains(err.Error(), "max_connections") {
+		t.Errorf("with a wrong setting: got %v, want an error about max_connections", err)
+	}
 	put(t, filepath.Join(folder, "notes"))
 	again, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder, Config: map[string]string{"max_connections": "17"}})
 	if err != nil {
@@ -301,15 +294,15 @@ func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t
 	rows := -1
 	pgtest.Query(t, again.URL("postgres"), "SELECT count(*) FROM kept", &rows)
 	if err := again.Stop(); err != nil || rows != 1 || again.Port() != first.Port() {
-		t.Errorf("again: %d rows, port %d, before %d, %v", rows, again.Port(), first.Port(), err)
+		t.Errorf("again: got %d rows at port %d, want 1 at port %d (%v)", rows, again.Port(), first.Port(), err)
 	}
 
-	// What is missing from a folder that was complete is no reason to remove the rest.
+	// If a file is missing from a folder that was complete, the rest is not removed.
 	if err := os.Remove(filepath.Join(folder, "data", "PG_VERSION")); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder}); err == nil || !strings.Contains(err.Error(), "is not a valid data directory") {
-		t.Errorf("damaged: %v", err)
+		t.Errorf("a damaged folder: got %v, want that it is not valid", err)
 	}
 	for _, file := range []string{"data/base", "notes"} {
 		if _, err := os.Stat(filepath.Join(folder, file)); err != nil {
@@ -318,15 +311,11 @@ func TestAFolderIsUsedIfItIsMissingOrEmptyOrWasUsedBeforeAndByOneServerAtATime(t
 	}
 }
 
-func TestAnInitdbThatWasKilledIsDoneAgain(t *testing.T) {
+func TestStartRepeatsAnInitdbThatWasKilled(t *testing.T) {
 	t.Parallel()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	pgtest.Programs(t) // skips the test if there is no PostgreSQL
 	folder := filepath.Join(pgtest.Folder(t), "data")
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program)
+	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), "PENNY_LOCALPG_OWNER="+folder)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -340,6 +329,7 @@ func TestAnInitdbThatWasKilledIsDoneAgain(t *testing.T) {
 	}
 	_ = cmd.Wait()
 	var server *localpg.Server
+	var err error
 	pgtest.Eventually(t, 20*time.Second, "the old initdb has ended", func() bool {
 		server, err = localpg.Start(t.Context(), localpg.Options{DataDir: folder})
 		return !errors.Is(err, localpg.ErrRunning)
@@ -353,24 +343,9 @@ func TestAnInitdbThatWasKilledIsDoneAgain(t *testing.T) {
 	}
 }
 
-func TestTheServerInheritsNoSecret(t *testing.T) {
-	t.Setenv("PENNY_SECRET", "hunter2")
-	t.Setenv("PGPASSWORD", "hunter2")
-	server := pgtest.Server(t, localpg.Options{})
-	if runtime.GOOS == "windows" {
-		t.Skip("Windows has no env to ask")
-	}
-	pgtest.Exec(t, server.URL("postgres"), "CREATE TABLE e (line text); COPY e FROM PROGRAM 'env'")
-	names := ""
-	pgtest.Query(t, server.URL("postgres"), "SELECT coalesce(string_agg(split_part(line, '=', 1), ' '), '') FROM e WHERE line LIKE '%hunter2%' OR line LIKE 'HOME=%'", &names)
-	if names != "" {
-		t.Errorf("it has %s", names)
-	}
-}
-
-func TestNoLinkThatTheServersUserPlantedIsFollowed(t *testing.T) {
+func TestStartFollowsNoLinkThatTheServersUserPlanted(t *testing.T) {
 	t.Parallel()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	pgtest.Programs(t) // skips the test if there is no PostgreSQL
 	folder := pgtest.Folder(t)
 	data := filepath.Join(folder, "server")
 	server, err := localpg.Start(t.Context(), localpg.Options{DataDir: data})
@@ -402,19 +377,19 @@ func TestNoLinkThatTheServersUserPlantedIsFollowed(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err = localpg.Start(ctx, localpg.Options{DataDir: data}); !errors.Is(err, context.Canceled) {
-		t.Errorf("a start that is cancelled: %v", err)
+		t.Errorf("a cancelled start: got %v, want context.Canceled", err)
 	}
 	if _, err := os.Lstat(filepath.Join(data, "data", "planted")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the half-made folder is left: %v", err)
 	}
 	if after := picture(t, victim); after != before {
-		t.Errorf("the file that the links led to was\n%sand is\n%s", before, after)
+		t.Errorf("the file that the links lead to was\n%sand is\n%s", before, after)
 	}
 }
 
-func TestInitdbsOwnErrorIsTheCause(t *testing.T) {
+func TestStartReportsInitdbsOwnError(t *testing.T) {
 	t.Parallel()
-	pgtest.Admin(t) // skips the test if there is no PostgreSQL
+	pgtest.Programs(t) // skips the test if there is no PostgreSQL
 	if os.Getuid() != 0 {
 		t.Skip("only root's initdb runs as another user, who may not enter this test's folder")
 	}
@@ -424,6 +399,6 @@ func TestInitdbsOwnErrorIsTheCause(t *testing.T) {
 	}
 	_, err := localpg.Start(t.Context(), localpg.Options{DataDir: filepath.Join(closed, "data")})
 	if err == nil || !strings.Contains(err.Error(), "could not ") || !strings.HasSuffix(err.Error(), ": Permission denied") {
-		t.Errorf("got %v", err)
+		t.Errorf("got %v, want initdb's error", err)
 	}
 }

@@ -2,5 +2,5 @@ package localpg
 
 import "syscall"
 
-// endWithParent makes the system stop the process, as by Ctrl-C, when its parent dies, however it dies.
+// endWithParent makes the system interrupt the process when its parent ends or is killed.
 func endWithParent(attributes *syscall.SysProcAttr) { attributes.Pdeathsig = syscall.SIGINT }

@@ -4,5 +4,5 @@ package localpg
 
 import "syscall"
 
-// endWithParent can do nothing: only Linux ends a process with its parent.
+// endWithParent does nothing: only Linux ends a process with its parent.
 func endWithParent(*syscall.SysProcAttr) {}

@@ -21,7 +21,7 @@ type process struct {
 	done chan struct{} // closed when it has ended
 }
 
-// spawn starts postgres, which appends what it says to the log file.
+// spawn starts postgres, which writes to the log file.
 func (s *Server) spawn(args []string) (*process, error) {
 	log, err := s.root.OpenFile(logFile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -33,8 +33,7 @@ func (s *Server) spawn(args []string) (*process, error) {
 	p := &process{done: make(chan struct{})}
 	started := make(chan error)
 	go func() {
-		// On Linux the signal that ends the server with its parent is sent when the thread ends that started it. This
-		// thread is therefore kept for as long as the server runs.
+		// Linux ends the server when the thread that started it ends, not the process: keep this thread.
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		err := cmd.Start()
@@ -52,12 +51,17 @@ func (s *Server) spawn(args []string) (*process, error) {
 
 // stop ends the process and waits until it has gone.
 func (p *process) stop(mode Mode) {
+	select {
+	case <-p.done:
+		return // another process may have its ID now
+	default:
+	}
 	signal := syscall.SIGINT
 	if mode == Immediate {
 		signal = syscall.SIGQUIT
 	}
-	_ = syscall.Kill(p.pid, signal)          // it may have ended by itself
-	_ = syscall.Kill(p.pid, syscall.SIGCONT) // and may have been suspended
+	_ = syscall.Kill(p.pid, signal)
+	_ = syscall.Kill(p.pid, syscall.SIGCONT) // a test may have suspended it
 	select {
 	case <-p.done:
 	case <-time.After(15 * time.Second):
@@ -66,7 +70,7 @@ func (p *process) stop(mode Mode) {
 	}
 }
 
-// owner is the user who runs the server, as PostgreSQL refuses to run as root. It is nil if that is our own user.
+// owner returns the user that runs the server, because PostgreSQL refuses to run as root. It is nil for our own user.
 func owner() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
@@ -83,8 +87,8 @@ func owner() *syscall.Credential {
 	return nil
 }
 
-// asOwner makes a program run as the server's owner, in a process group of its own: Ctrl-C in the terminal is ours to
-// hear, and ours to pass on. The program inherits the lock: if we are killed and it lives on, nobody else uses the folder.
+// asOwner makes a program run as the server's owner, in its own process group: Ctrl-C in the terminal reaches only us, and we
+// stop the server. The program inherits the lock: if we are killed and it lives on, no other server uses the folder.
 func asOwner(cmd *exec.Cmd, lock *os.File) {
 	cmd.ExtraFiles = []*os.File{lock}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner(), Setpgid: true}
@@ -92,8 +96,8 @@ func asOwner(cmd *exec.Cmd, lock *os.File) {
 	endWithParent(cmd.SysProcAttr)
 }
 
-// giveAway makes a file below root, or a folder and all that is in it, the owner's. The folder itself comes last: until
-// then only we can enter it, and nobody can put a link in our way.
+// giveAway gives the owner a file below root, or a folder with its contents. The folder itself comes last: until then only we
+// can enter it, and nobody can plant a link in it.
 func giveAway(root *os.Root, name string) error {
 	o := owner()
 	if o == nil {

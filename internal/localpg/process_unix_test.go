@@ -30,7 +30,7 @@ func ownerOf(info fs.FileInfo) string {
 	return strconv.Itoa(int(stat.Uid)) + ":" + strconv.Itoa(int(stat.Gid))
 }
 
-// giveToNobody makes a folder another user's, which only root can.
+// giveToNobody gives a folder to the user nobody, which only root can do.
 func giveToNobody(t *testing.T, folder string) {
 	t.Helper()
 	if os.Getuid() != 0 {

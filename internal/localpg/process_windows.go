@@ -17,7 +17,7 @@ type process struct {
 	pgCtl func(args ...string) *exec.Cmd
 }
 
-// spawn starts postgres through pg_ctl, which takes an administrator's rights from it: with them it refuses to run.
+// spawn starts postgres by pg_ctl, which drops an administrator's rights: postgres refuses to run with them.
 func (s *Server) spawn(args []string) (*process, error) {
 	quoted := make([]string, 0, len(args))
 	for _, arg := range args[2:] { // pg_ctl gives it the -D itself
@@ -30,7 +30,7 @@ func (s *Server) spawn(args []string) (*process, error) {
 		return nil, err
 	}
 	p := &process{done: make(chan struct{}), pgCtl: pgCtl}
-	// The first line of postmaster.pid is the server's process. It is written early in the start.
+	// The first line of postmaster.pid is the server's process.
 	for range 100 {
 		if text, err := os.ReadFile(filepath.Join(s.path(data), "postmaster.pid")); err == nil {
 			first, _, _ := strings.Cut(string(text), "\n")
@@ -63,5 +63,5 @@ func (p *process) stop(mode Mode) {
 
 func asOwner(cmd *exec.Cmd, _ *os.File) { cmd.SysProcAttr = &syscall.SysProcAttr{HideWindow: true} }
 
-// giveAway has nothing to do: the server runs as the user of this process.
+// giveAway does nothing: the server runs as the user of this process.
 func giveAway(*os.Root, string) error { return nil }

@@ -7,12 +7,13 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"time"
 )
 
-// writeCertificate writes a key and a certificate for localhost, signed by itself.
+// writeCertificate writes a key and a self-signed certificate for localhost.
 func (s *Server) writeCertificate() error {
 	pair, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -32,13 +33,6 @@ func (s *Server) writeCertificate() error {
 	if err != nil {
 		return err
 	}
-	for name, block := range map[string]*pem.Block{
-		crt: {Type: "CERTIFICATE", Bytes: certificate},
-		key: {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		if err := s.write(name, string(pem.EncodeToMemory(block))); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(s.write(crt, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate}))),
+		s.write(key, string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))))
 }

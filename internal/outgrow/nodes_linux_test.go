@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -13,11 +11,9 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"os/signal"
-	"os/user"
 	"path/filepath"
+	"regexp"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -25,6 +21,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sys/unix"
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
@@ -35,49 +32,83 @@ import (
 // settling bounds how long a test waits for the cluster to become whole.
 const settling = 2 * time.Minute
 
-// A cluster is three nodes with etcd, Patroni and PostgreSQL each, and HAProxy in front, on addresses 127.a.b.1 to 127.a.b.4
-// of this computer. Linux lets everybody listen at all of 127.0.0.0/8.
+// A cluster is three nodes with etcd, Patroni and PostgreSQL each, at the addresses 1 to 3 of a network. HAProxy is at 4.
 type cluster struct {
 	t           *testing.T // the programs end with it
 	folder      string
-	network     string // "127.a.b."
+	network     string // such as "10.0.0."
 	password    string
 	bin         string // the folder with PostgreSQL's programs
+	uid, gid    int    // the user that runs the programs
 	nodes       []*node
-	haproxy     *program
 	synchronous bool // a commit waits for a standby
 }
 
-// A node is one of the cluster's machines, so to speak.
+// A node is one of the cluster's machines.
 type node struct {
 	c             *cluster
 	name, address string
-	folder        string // its data and its logs
-	etcd, patroni *program
+	folder        string
+	network       *os.File // its side of a cable; nil if all nodes share this computer's network
+	etcd, patroni *exec.Cmd
 }
 
-// A program is a running process that the cluster started.
-type program struct {
-	pid  int
-	done chan struct{} // closed when it has ended
+// ownNetwork is an environment variable that says that this process has a network of its own.
+const ownNetwork = "PENNY_CLUSTER_NETWORK"
+
+// runInOwnNetwork runs the test again in a process with a network of its own, in which nodes can be cut off, and reports
+// whether it did. Root may do so, and on most systems everybody may.
+func runInOwnNetwork(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(ownNetwork) != "" {
+		go func() {
+			_, _ = io.Copy(io.Discard, os.Stdin) // it ends when the outer test does, even if that is killed
+			os.Exit(1)
+		}()
+		return false
+	}
+	args := []string{"--net"}
+	if os.Geteuid() != 0 {
+		args = append(args, "--user", "--map-current-user", "--keep-caps")
+	}
+	if out, err := exec.Command("unshare", append(args, "sh", "-c", "ip link add type veth && ip link add type bridge")...).CombinedOutput(); err != nil {
+		t.Logf("no node is cut off, because this system does not allow another network: %v: %s", err, out)
+		return false
+	}
+	args = append(args, os.Args[0], "-test.run=^TestCluster$", "-test.v", fmt.Sprint("-record=", *record))
+	cmd := exec.Command("unshare", args...)
+	cmd.Env = append(os.Environ(), ownNetwork+"=1")
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	out, err := cmd.CombinedOutput()
+	t.Logf("in a network of its own:\n%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return true
 }
 
-// startCluster starts a cluster with the books in it. It is removed when the test ends, or when the test process is killed.
+// startCluster starts a cluster with the books in it. It is removed when the test ends.
 func startCluster(t *testing.T) *cluster {
 	t.Helper()
-	if testing.Short() {
-		t.Skip("-short: it takes a cluster")
+	c := &cluster{t: t, bin: localpg.Installed(), password: rand.Text(), synchronous: true}
+	c.uid, c.gid = ids(t, "postgres")
+	folder, err := scratch.New("", "cluster")
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, name := range []string{"etcd", "patroni", "haproxy"} {
-		if _, err := command(name); err != nil {
-			skip.Test(t, "there is no "+name+" here: sudo apt install etcd-server patroni haproxy python3-etcd")
-		}
-	}
-	c := &cluster{t: t, bin: localpg.Installed(), password: rand.Text(), network: freeNetwork(t)}
-	if c.bin == "" {
-		skip.Test(t, "there is no PostgreSQL here: sudo apt install postgresql")
-	}
-	c.watch(t)
+	c.folder = folder.Path
+	t.Cleanup(func() {
+		pgtest.Eventually(t, settling, "the cluster is removed", func() bool {
+			for _, n := range c.nodes {
+				killAll(n.postgres()) // Patroni has ended, and may just have started it
+			}
+			return folder.Remove() == nil
+		})
+	})
 	t.Cleanup(func() {
 		if t.Failed() {
 			c.logs(t)
@@ -93,19 +124,7 @@ func startCluster(t *testing.T) *cluster {
 			t.Fatal(err)
 		}
 	}
-	for i := range 3 {
-		n := &node{c: c, name: fmt.Sprint("n", i+1), address: fmt.Sprint(c.network, i+1)}
-		n.folder = filepath.Join(c.folder, n.name)
-		if err := os.Mkdir(n.folder, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if account := account(); account != nil {
-			if err := os.Chown(n.folder, int(account.Uid), int(account.Gid)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		c.nodes = append(c.nodes, n)
-	}
+	c.layNetwork(t)
 	for _, n := range c.nodes {
 		n.startEtcd(t)
 	}
@@ -122,71 +141,131 @@ func startCluster(t *testing.T) *cluster {
 	for i, n := range c.nodes {
 		env = append(env, fmt.Sprintf("N%d_ADDRESS=%s", i+1, n.address))
 	}
-	c.haproxy = c.start(t, "haproxy", env, "haproxy", "-db", "-f", filepath.Join(c.folder, "haproxy.cfg"))
+	c.start(t, nil, "haproxy", env, "haproxy", "-db", "-f", filepath.Join(c.folder, "haproxy.cfg"))
 	c.settle(t)
 	pgtest.LoadBooks(t, c.url("primary"))
 	return c
 }
 
+// layNetwork makes the nodes, and lays a cable from each to a hub if this process has its own network. Otherwise the nodes
+// are at addresses 127.a.b.c of this computer, where Linux lets everybody listen.
+func (c *cluster) layNetwork(t *testing.T) {
+	t.Helper()
+	own := os.Getenv(ownNetwork) != ""
+	if c.network = "10.0.0."; own {
+		run(t, "ip link set lo up")
+		run(t, "ip link add name hub address 02:00:00:00:00:04 type bridge") // else the address changes with the cables
+		run(t, "ip addr add %s4/24 dev hub", c.network)
+		run(t, "ip link set hub up")
+	} else {
+		c.network = fmt.Sprintf("127.%d.%d.", 1+mathrand.N(250), 1+mathrand.N(250))
+		listener, err := net.Listen("tcp", c.network+"4:5432")
+		if err != nil {
+			skip.Test(t, err) // a server that listens at every address
+		}
+		listener.Close()
+	}
+	for i := range 3 {
+		n := &node{c: c, name: fmt.Sprint("n", i+1), address: fmt.Sprint(c.network, i+1)}
+		n.folder = filepath.Join(c.folder, n.name)
+		if err := os.Mkdir(n.folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(n.folder, c.uid, c.gid); err != nil {
+			t.Fatal(err)
+		}
+		if own {
+			n.layCable(t)
+		}
+		c.nodes = append(c.nodes, n)
+	}
+}
+
+// layCable gives the node a network, and a cable to the hub.
+func (n *node) layCable(t *testing.T) {
+	t.Helper()
+	err := inNetwork(nil, func() (err error) {
+		n.network, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.network.Close() })
+	run(t, "ip link add %s type veth peer name eth0 netns /proc/%d/fd/%d", n.name, os.Getpid(), n.network.Fd())
+	err = inNetwork(n.network, func() error {
+		run(t, "ip link set lo up")
+		run(t, "ip addr add %s/24 dev eth0", n.address)
+		run(t, "ip link set eth0 up")
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.join(t)
+}
+
+// run runs a command.
+func run(t *testing.T, format string, a ...any) {
+	t.Helper()
+	words := strings.Fields(fmt.Sprintf(format, a...))
+	if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", strings.Join(words, " "), err, out)
+	}
+}
+
 // url is the address of the books by one of the ways into the cluster.
 func (c *cluster) url(way string) string {
-	host, settings := c.network+"4:5432", ""
+	host, settings := fmt.Sprintf("%[1]s1:5432,%[1]s2:5432,%[1]s3:5432", c.network), ""
 	switch way {
-	case "primary": // by HAProxy
-	case "any": // by HAProxy
+	case "primary":
+		host = c.network + "4:5432"
+	case "any":
 		host = c.network + "4:5433"
-	default: // by the nodes' own addresses
-		host, settings = fmt.Sprintf("%[1]s1:5432,%[1]s2:5432,%[1]s3:5432", c.network), "&target_session_attrs="+way
+	case "any host":
+		settings = "&load_balance_hosts=random&connect_timeout=5"
+	default:
+		settings = "&target_session_attrs=" + way
 	}
 	return fmt.Sprintf("postgres://postgres:%s@%s/postgres?sslmode=disable%s", c.password, host, settings)
 }
 
-// freeNetwork returns a network "127.a.b." in which nobody listens at the cluster's ports.
-func freeNetwork(t *testing.T) string {
-	t.Helper()
-	for range 50 {
-		network := fmt.Sprintf("127.%d.%d.", 1+mathrand.N(250), 1+mathrand.N(250))
-		free := true
-		for _, at := range []string{"1:2379", "1:2380", "1:5432", "1:8008", "2:5432", "3:5432", "4:5432", "4:5433"} {
-			listener, err := net.Listen("tcp", network+at)
-			if free = err == nil; !free {
-				break
-			}
-			listener.Close()
-		}
-		if free {
-			return network
-		}
+// asUser makes a command run as another user, unless uid is -1, and end when this process ends for whatever reason.
+func asUser(cmd *exec.Cmd, uid, gid int) {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if uid >= 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 	}
-	skip.Test(t, "no address 127.a.b.c is free for a cluster")
-	return ""
 }
 
-// command returns the path of a program. Debian keeps some where only root looks for them.
-func command(name string) (string, error) {
-	path, err := exec.LookPath(name)
+// inNetwork calls f in a network, or in a new one if that is nil.
+func inNetwork(network *os.File, f func() error) error {
+	runtime.LockOSThread() // a network is the thread's
+	defer runtime.UnlockOSThread()
+	ours, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		path, err = exec.LookPath("/usr/sbin/" + name)
+		return err
 	}
-	return path, err
-}
-
-// account is the user who runs the cluster, as PostgreSQL refuses to run as root. It is nil if that is our own user.
-func account() *syscall.Credential {
-	if os.Geteuid() != 0 {
-		return nil
+	defer ours.Close()
+	if network == nil {
+		err = unix.Unshare(unix.CLONE_NEWNET)
+	} else {
+		err = unix.Setns(int(network.Fd()), unix.CLONE_NEWNET)
 	}
-	u, err := user.Lookup("postgres")
 	if err != nil {
-		return nil // PostgreSQL will say what is wrong
+		return err
 	}
-	uid, _ := strconv.ParseUint(u.Uid, 10, 32) // Linux has numbers here
-	gid, _ := strconv.ParseUint(u.Gid, 10, 32)
-	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	defer func() {
+		if err := unix.Setns(int(ours.Fd()), unix.CLONE_NEWNET); err != nil {
+			panic(err)
+		}
+	}()
+	return f()
 }
 
-// start starts a program, which appends what it says to the log of the given name. The system kills it if we are killed.
-func (c *cluster) start(t *testing.T, name string, env []string, args ...string) *program {
+// start starts a program in a network, or in ours if that is nil. What it says is appended to the log of the given name.
+// The program ends if this process is killed, and a Patroni stops its PostgreSQL then.
+func (c *cluster) start(t *testing.T, network *os.File, name string, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	path, err := command(args[0])
 	if err != nil {
@@ -201,38 +280,23 @@ func (c *cluster) start(t *testing.T, name string, env []string, args ...string)
 	cmd.Dir = c.folder
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8", "HOME=" + c.folder}, env...)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: account(), Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	p := &program{done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig comes when the thread ends that started the program.
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		if err == nil {
-			p.pid = cmd.Process.Pid
-		}
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // we killed it, or its log says why it ended
-			close(p.done)
-		}
-	}()
-	if err := <-started; err != nil {
+	asUser(cmd, c.uid, c.gid)
+	if network != nil {
+		err = inNetwork(network, cmd.Start)
+	} else {
+		err = cmd.Start()
+	}
+	if err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
-	c.t.Cleanup(p.kill) // not with a test inside of it that starts a node again
-	return p
+	c.t.Cleanup(func() { kill(cmd) }) // not the subtest's, which may start a node again
+	return cmd
 }
 
-// kill ends a program, which gets no chance to say goodbye.
-func (p *program) kill() {
-	select {
-	case <-p.done:
-		return // its number may be another's now
-	default:
-	}
-	_ = syscall.Kill(p.pid, syscall.SIGKILL) // it may end by itself
-	<-p.done
+// kill kills a program, which cannot clean up.
+func kill(cmd *exec.Cmd) {
+	_ = cmd.Process.Kill() // it may have ended, or have been killed before
+	_ = cmd.Wait()
 }
 
 // startEtcd starts the node's etcd, which keeps the lease of the primary together with the other two.
@@ -243,7 +307,7 @@ func (n *node) startEtcd(t *testing.T) {
 		all = append(all, fmt.Sprintf("%s=http://%s:2380", other.name, other.address))
 	}
 	client, peer := "http://"+n.address+":2379", "http://"+n.address+":2380"
-	n.etcd = n.c.start(t, n.name+"-etcd", nil, "etcd", "--name", n.name, "--data-dir", filepath.Join(n.folder, "etcd"),
+	n.etcd = n.c.start(t, n.network, n.name+"-etcd", nil, "etcd", "--name", n.name, "--data-dir", filepath.Join(n.folder, "etcd"),
 		"--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer,
 		"--initial-advertise-peer-urls", peer, "--initial-cluster", strings.Join(all, ","), "--initial-cluster-state", "new", "--pre-vote")
 }
@@ -255,14 +319,14 @@ func (n *node) startPatroni(t *testing.T) {
 	for _, other := range n.c.nodes {
 		etcd = append(etcd, other.address+":2379")
 	}
-	n.patroni = n.c.start(t, n.name+"-patroni", []string{
+	n.patroni = n.c.start(t, n.network, n.name+"-patroni", []string{
 		"PATRONI_NAME=" + n.name,
 		"PATRONI_ETCD3_HOSTS=" + strings.Join(etcd, ","),
 		"PATRONI_RESTAPI_LISTEN=" + n.address + ":8008",
 		"PATRONI_RESTAPI_CONNECT_ADDRESS=" + n.address + ":8008",
 		"PATRONI_POSTGRESQL_LISTEN=" + n.address + ":5432",
 		"PATRONI_POSTGRESQL_CONNECT_ADDRESS=" + n.address + ":5432",
-		"PATRONI_POSTGRESQL_DATA_DIR=" + filepath.Join(n.folder, "data"),
+		"PATRONI_POSTGRESQL_DATA_DIR=" + n.data(),
 		"PATRONI_POSTGRESQL_PGPASS=" + filepath.Join(n.folder, "pgpass"),
 		"PATRONI_POSTGRESQL_BIN_DIR=" + n.c.bin,
 		"PATRONI_SUPERUSER_USERNAME=postgres", "PATRONI_SUPERUSER_PASSWORD=" + n.c.password,
@@ -271,20 +335,20 @@ func (n *node) startPatroni(t *testing.T) {
 	}, "patroni", filepath.Join(n.c.folder, "patroni.yml"))
 }
 
-// postgres returns the processes of the node's PostgreSQL, the first one first.
-func (n *node) postgres() []int { return postgresOf(filepath.Join(n.folder, "data")) }
+// data is the folder of the node's PostgreSQL.
+func (n *node) data() string { return filepath.Join(n.folder, "data") }
 
-// postgresOf returns the processes of the PostgreSQL with a data folder. It is not our child, nor Patroni's.
-func postgresOf(data string) []int {
-	text, err := os.ReadFile(filepath.Join(data, "postmaster.pid"))
+// postgres returns the processes of the node's PostgreSQL, the main one first. It is neither our child nor Patroni's.
+func (n *node) postgres() []int {
+	text, err := os.ReadFile(filepath.Join(n.data(), "postmaster.pid"))
 	if err != nil {
 		return nil
 	}
 	first, _, _ := strings.Cut(string(text), "\n")
 	pid, err := strconv.Atoi(first)
 	line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-	if err != nil || !bytes.Contains(line, []byte(data)) {
-		return nil // the file is older than the process of that number
+	if err != nil || !bytes.Contains(line, []byte(n.data())) {
+		return nil // the file is old: another process has that number
 	}
 	all := []int{pid}
 	children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pid))
@@ -303,42 +367,57 @@ func killAll(pids []int) {
 	}
 }
 
-// kill kills all of the node, as if somebody pulled its plug.
+// kill kills all of the node's programs, as if it lost power.
 func (n *node) kill() {
-	n.patroni.kill() // else it would start PostgreSQL again
+	kill(n.patroni) // else it would start PostgreSQL again
 	killAll(n.postgres())
-	n.etcd.kill()
+	kill(n.etcd)
 }
 
-// freeze stops all of the node's processes where they are. They keep their connections, and say nothing.
-func (n *node) freeze() {
-	for _, pid := range append([]int{n.patroni.pid, n.etcd.pid}, n.postgres()...) {
+// silence pulls the node's cable out of the hub: nobody gets an error, but packets do not arrive. If the node has no network of
+// its own, all its processes stop where they are, which looks the same to the others.
+func (n *node) silence(t *testing.T) {
+	t.Helper()
+	if n.network != nil {
+		run(t, "ip link set %s nomaster", n.name)
+		return
+	}
+	for _, pid := range append([]int{n.patroni.Process.Pid, n.etcd.Process.Pid}, n.postgres()...) {
 		_ = syscall.Kill(pid, syscall.SIGSTOP) // it may have ended
+	}
+}
+
+// join puts the node's cable into the hub.
+func (n *node) join(t *testing.T) {
+	t.Helper()
+	if n.network != nil {
+		run(t, "ip link set %s master hub up", n.name)
 	}
 }
 
 // client asks Patroni and etcd. It keeps no connection, because their processes die.
 var client = http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
-// answers reports whether the node's Patroni answers a path with 200.
-func (n *node) answers(path string) bool {
-	response, err := client.Get("http://" + n.address + ":8008" + path)
+// get returns the answer to a request if it is 200, else nil.
+func get(url string) []byte {
+	response, err := client.Get(url)
 	if err != nil {
-		return false
-	}
-	response.Body.Close()
-	return response.StatusCode == 200
-}
-
-// etcdHealthy reports whether the node's etcd knows who leads the three.
-func (n *node) etcdHealthy() bool {
-	response, err := client.Get("http://" + n.address + ":2379/health")
-	if err != nil {
-		return false
+		return nil
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	return err == nil && bytes.Contains(body, []byte(`"true"`))
+	if err != nil || response.StatusCode != 200 {
+		return nil
+	}
+	return append(body, '\n') // not nil, even if the answer is empty
+}
+
+// answers reports whether the node's Patroni answers a path with 200.
+func (n *node) answers(path string) bool { return get("http://"+n.address+":8008"+path) != nil }
+
+// etcdHealthy reports whether the node's etcd knows who leads the three.
+func (n *node) etcdHealthy() bool {
+	return bytes.Contains(get("http://"+n.address+":2379/health"), []byte(`"true"`))
 }
 
 // tell sends JSON to the node's Patroni, and waits until it has done what the path says.
@@ -360,7 +439,7 @@ func (n *node) tell(t *testing.T, method, path, json string) {
 	}
 }
 
-// primary returns the node that is the primary, by what its Patroni says, but not the node that is given; nil if there is none.
+// primary returns the node, other than but, whose Patroni says that it is the primary, or nil.
 func (c *cluster) primary(but *node) *node {
 	for _, n := range c.nodes {
 		if n != but && n.answers("/primary") {
@@ -370,143 +449,81 @@ func (c *cluster) primary(but *node) *node {
 	return nil
 }
 
-// settle waits until the cluster is whole: etcd on all nodes, one primary that two standbys follow, none of them behind, and
-// HAProxy knows it.
+// synchronize makes each commit wait for a standby, or not.
+func (c *cluster) synchronize(t *testing.T, on bool) {
+	t.Helper()
+	if c.synchronous == on {
+		return
+	}
+	c.synchronous = on
+	c.primary(nil).tell(t, "PATCH", "/config", fmt.Sprintf(`{"synchronous_mode": %v}`, on))
+	c.settle(t)
+}
+
+// settle waits until the cluster has been whole for three rounds of the primary's Patroni. A single look is not enough: after
+// a restart, Patroni takes until its next round to withdraw a standby's right to take over, and to give it back.
 func (c *cluster) settle(t *testing.T) {
 	t.Helper()
 	var reason error
-	deadline := time.Now().Add(settling)
-	for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
-		if reason = c.whole(t.Context()); reason == nil {
-			tick.Stop()
-			return
+	defer func() {
+		if reason != nil {
+			t.Logf("the cluster is not whole: %v", reason)
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("after %v the cluster is not whole: %v", settling, reason)
+	}()
+	rounds := make(map[string]bool)
+	pgtest.Eventually(t, settling, "the cluster is whole", func() bool {
+		var round string
+		if round, reason = c.whole(t.Context()); reason != nil {
+			clear(rounds)
+			return false
 		}
-	}
-}
-
-// whole returns nil if the cluster is whole, else what is missing.
-func (c *cluster) whole(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	primary := c.primary(nil)
-	if primary == nil {
-		return errors.New("there is no primary")
-	}
-	for _, n := range c.nodes {
-		if !n.etcdHealthy() || !n.answers("/readiness") {
-			return fmt.Errorf("%s is not ready", n.name)
-		}
-	}
-	response, err := client.Get("http://" + primary.address + ":8008/cluster")
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	var state struct {
-		Members []struct {
-			Name, Role, State string
-			Timeline          int
-			Lag               any // 0, or "unknown"
-		}
-	}
-	if err := json.NewDecoder(response.Body).Decode(&state); err != nil {
-		return err
-	}
-	var roles []string
-	for _, m := range state.Members {
-		roles = append(roles, m.Role)
-		if m.State != "running" && m.State != "streaming" || m.Timeline != state.Members[0].Timeline || m.Role != "leader" && m.Lag != float64(0) {
-			return fmt.Errorf("the members are %v", state.Members)
-		}
-	}
-	slices.Sort(roles)
-	want, wantSync := []string{"leader", "replica", "replica"}, 0
-	if c.synchronous {
-		want, wantSync = []string{"leader", "replica", "sync_standby"}, 1
-	}
-	if !slices.Equal(roles, want) {
-		return fmt.Errorf("the roles are %v", roles)
-	}
-	// Those that HAProxy sends to the primary write; those that it sends to any node read.
-	for way, writes := range map[string]bool{"primary": true, "any": false} {
-		conn, err := pgx.Connect(ctx, c.url(way))
-		if err != nil {
-			return err
-		}
-		defer conn.Close(ctx)
-		var address string
-		var following, synchronous int
-		err = conn.QueryRow(ctx, `SELECT host(inet_server_addr()), count(*) FILTER (WHERE state = 'streaming'),
-			count(*) FILTER (WHERE sync_state = 'sync') FROM pg_stat_replication`).Scan(&address, &following, &synchronous)
-		if err != nil {
-			return err
-		}
-		if writes && (address != primary.address || following != 2 || synchronous != wantSync) {
-			return fmt.Errorf("HAProxy leads to %s, which %d standbys follow, %d of them synchronously", address, following, synchronous)
-		}
-	}
-	return nil
-}
-
-// sweepVariable in the environment makes the test program the process that cleans up; it names the cluster's folder.
-const sweepVariable = "PENNY_CLUSTER_FOLDER"
-
-// watch makes the cluster's folder, and starts a process that ends the nodes' PostgreSQL and removes the folder when this
-// process has ended, however that came.
-func (c *cluster) watch(t *testing.T) {
-	t.Helper()
-	folder, err := scratch.New("", "cluster")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.folder = folder.Path
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(program)
-	cmd.Env = append(os.Environ(), sweepVariable+"="+folder.Path)
-	cmd.Dir = os.TempDir()
-	cmd.ExtraFiles = []*os.File{folder.Lock} // until it ends, nobody else removes the folder
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stdin.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the cluster's folder is left: %v", err)
-		}
-		folder.Lock.Close()
+		rounds[round] = true
+		return len(rounds) == 3
 	})
 }
 
-func init() {
-	folder := os.Getenv(sweepVariable)
-	if folder == "" {
-		return
+// round matches what a Patroni answers about the time of its last round.
+var round = regexp.MustCompile(`"dcs_last_seen": *\d+`)
+
+// whole returns the round of the primary's Patroni if the cluster is whole, else what is missing: each node is ready, two
+// standbys follow the primary, one of them synchronously if that is on, and HAProxy knows.
+func (c *cluster) whole(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	want, synchronous := 0, 0
+	if c.synchronous {
+		want = 1
 	}
-	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	_, _ = io.Copy(io.Discard, os.Stdin)
-	var err error
-	for range 100 { // a PostgreSQL that is about to die may still write
-		data, _ := filepath.Glob(filepath.Join(folder, "*", "data"))
-		for _, one := range data {
-			killAll(postgresOf(one))
+	for _, n := range c.nodes {
+		if !n.etcdHealthy() || !n.answers("/readiness") {
+			return "", fmt.Errorf("%s is not ready", n.name)
 		}
-		if err = os.RemoveAll(folder); err == nil {
-			os.Exit(0)
+		if n.answers("/synchronous") {
+			synchronous++
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
-	fmt.Println(err)
-	os.Exit(1)
+	primary := c.primary(nil)
+	if primary == nil || synchronous != want {
+		return "", fmt.Errorf("there are %d synchronous standbys, or no primary", synchronous)
+	}
+	var address string
+	var following int
+	for _, way := range []string{"any", "primary"} {
+		conn, err := pgx.Connect(ctx, c.url(way))
+		if err != nil {
+			return "", err
+		}
+		defer conn.Close(ctx)
+		err = conn.QueryRow(ctx, `SELECT host(inet_server_addr()), count(*) FILTER (WHERE state = 'streaming'),
+			count(*) FILTER (WHERE sync_state = 'sync') FROM pg_stat_replication`).Scan(&address, &following, &synchronous)
+		if err != nil {
+			return "", err
+		}
+	}
+	if address != primary.address || following != 2 || synchronous != want {
+		return "", fmt.Errorf("HAProxy leads to %s with %d standbys, %d of them synchronous", address, following, synchronous)
+	}
+	return string(round.Find(get("http://" + primary.address + ":8008/patroni"))), nil
 }
 
 // logs shows the end of each log.

@@ -17,10 +17,11 @@ import (
 	"example.com/penny/internal/localpg"
 )
 
-// The tests' server belongs to a child process, which is the test program again. It stops the server and removes its
-// folder when its standard input ends: when the test process has ended, however that came.
+// The tests' server belongs to a child process, which is the test program again: a test program cannot run anything after its
+// last test. The child stops the server and removes its folder when its standard input ends, as it does when the test process
+// exits or is killed.
 
-// childVariable in the environment makes a test program the server's process; it names PostgreSQL's programs.
+// childVariable is an environment variable that makes a test program the child. It names the folder of PostgreSQL's programs.
 const childVariable = "PENNY_PGTEST_PROGRAMS"
 
 func init() {
@@ -28,7 +29,7 @@ func init() {
 	if bin == "" {
 		return
 	}
-	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // Ctrl-C is for the tests; we end after them
+	signal.Ignore(os.Interrupt, syscall.SIGTERM, syscall.SIGHUP) // Ctrl-C is for the tests; the child ends after them
 	if err := serve(bin); err != nil {
 		fmt.Printf("error %s\n", strings.ReplaceAll(err.Error(), "\n", " "))
 		os.Exit(1)
@@ -40,7 +41,14 @@ func init() {
 func serve(bin string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	server, err := localpg.Start(ctx, localpg.Options{BinDir: bin, Config: map[string]string{"max_connections": "300"}})
+	o := localpg.Options{BinDir: bin, TempDir: memory()}
+	original, err := localpg.Make(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer original.Stop()
+	o.CopyOf, o.Config = original.Folder(), map[string]string{"max_connections": "150"}
+	server, err := localpg.Start(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -51,53 +59,61 @@ func serve(bin string) error {
 	if err := execute(server.URL(booksTemplate), penny.SQL); err != nil {
 		return err
 	}
-	fmt.Printf("ready %s\n", server.URL("postgres"))
+	fmt.Printf("ready %s %s\n", server.URL("postgres"), original.Folder())
 	_, err = io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
-// programs is the folder with PostgreSQL's programs. A download may take long, but one that fails is not tried again by the
-// other packages of the same go test.
+// programs returns the folder with PostgreSQL's programs. A download may take long, but if it fails, the other packages of the
+// same go test do not try it again.
 var programs = sync.OnceValues(func() (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	run := fmt.Sprint("go test, process ", os.Getppid(), time.Now().Truncate(10*time.Minute)) // containers use process IDs again
+	run := fmt.Sprint("go test, process ", os.Getppid(), time.Now().Truncate(10*time.Minute)) // a container reuses process IDs
 	return localpg.Find(ctx, localpg.Search{Once: run})
 })
 
 // held has the child's standard input, open for as long as this process lives.
 var held []io.Closer
 
-// sharedServer is the address of the server that this process's tests share.
-var sharedServer = sync.OnceValues(func() (string, error) {
+// A child is the process with the server that this process's tests share.
+type child struct {
+	address  string // of the server's own database, with an administrator's rights
+	original string // the folder of a server that never ran; servers for one test are copies of it
+}
+
+// shared starts the child.
+var shared = sync.OnceValues(func() (*child, error) {
 	bin, err := programs()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	program, err := os.Executable()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	child := exec.Command(program)
-	child.Env = append(os.Environ(), childVariable+"="+bin)
-	child.Dir = os.TempDir()
-	stdin, err := child.StdinPipe()
+	cmd := exec.Command(program)
+	cmd.Env = append(os.Environ(), childVariable+"="+bin)
+	cmd.Dir = os.TempDir()
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	held = append(held, stdin)
-	// Not this process's own output: go test waits until nobody holds it.
-	out, err := child.StdoutPipe()
+	// It does not inherit our output, because go test waits until all processes have closed that.
+	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := child.Start(); err != nil {
-		return "", fmt.Errorf("start the tests' PostgreSQL: %w", err)
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start the tests' PostgreSQL: %w", err)
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
-	address, ready := strings.CutPrefix(strings.TrimSpace(line), "ready ")
+	line = strings.TrimSpace(line)
+	rest, ready := strings.CutPrefix(line, "ready ")
 	if !ready {
-		return "", fmt.Errorf("start the tests' PostgreSQL: %s (%v)", strings.TrimSpace(line), err)
+		return nil, fmt.Errorf("start the tests' PostgreSQL: %s (%v)", line, err)
 	}
-	return address, nil
+	address, original, _ := strings.Cut(rest, " ")
+	return &child{address, original}, nil
 })

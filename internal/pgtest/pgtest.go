@@ -1,5 +1,5 @@
-// Package pgtest gives each test a PostgreSQL database of its own, on a real server that the tests start themselves. It
-// touches no server and no setting of the user's.
+// Package pgtest gives each test its own PostgreSQL database, on a real server that the tests start. It uses none of
+// the user's servers and settings.
 //
 // The tests of a package share a server, which starts with the first test that asks for it.
 package pgtest
@@ -26,10 +26,10 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-// patience bounds what a test waits for a server to do.
+// patience is how long a test waits for a server at most.
 const patience = time.Minute
 
-// init forgets the user's settings for PostgreSQL's clients: libpq and both drivers would read them.
+// init removes the user's settings for PostgreSQL's clients, which both drivers would read.
 func init() {
 	for _, setting := range os.Environ() {
 		if name, _, _ := strings.Cut(setting, "="); strings.HasPrefix(name, "PG") {
@@ -38,38 +38,34 @@ func init() {
 	}
 }
 
-// need skips the test if there is no PostgreSQL to start, and fails it under continuous integration.
-func need(tb testing.TB, err error) {
+// Programs returns the folder with PostgreSQL's programs. If there is no PostgreSQL to start, or with -short, it skips the test;
+// under continuous integration it fails it.
+func Programs(tb testing.TB) string {
 	tb.Helper()
-	switch {
-	case errors.Is(err, localpg.ErrMissing):
+	skip.Short(tb)
+	bin, err := programs()
+	if errors.Is(err, localpg.ErrMissing) {
 		skip.Test(tb, fmt.Sprintf("%v: %s", err, localpg.HowToInstall()))
-	case err != nil:
+	}
+	if err != nil {
 		tb.Fatal(err)
 	}
+	return bin
 }
 
-// skipShort skips the test if go test was called with -short, which runs what needs no server.
-func skipShort(tb testing.TB) {
-	tb.Helper()
-	if testing.Short() {
-		tb.Skip("-short: it needs PostgreSQL")
-	}
-}
-
-// URL is the address of a database with nothing in it, which is dropped when the test ends.
+// URL returns the address of an empty database, which is dropped when the test ends.
 func URL(tb testing.TB) string {
 	tb.Helper()
 	return fresh(tb, "template0")
 }
 
-// BooksURL is the address of a database with penny.sql loaded, which is dropped when the test ends.
+// BooksURL returns the address of a database with penny.sql loaded, which is dropped when the test ends.
 func BooksURL(tb testing.TB) string {
 	tb.Helper()
 	return fresh(tb, booksTemplate)
 }
 
-// DictionaryURL is URL, of a database that orders text as an English dictionary does and knows every letter's case.
+// DictionaryURL is like URL for a database that orders text as an English dictionary does and knows every letter's case.
 func DictionaryURL(tb testing.TB) string {
 	tb.Helper()
 	return fresh(tb, "template0 LOCALE_PROVIDER icu ICU_LOCALE 'en' LC_CTYPE 'C.UTF-8' LC_COLLATE 'C'")
@@ -89,13 +85,20 @@ func fresh(tb testing.TB, template string) string {
 	return u.String()
 }
 
-// Admin is the address of the shared server's own database, with an administrator's rights.
+// Admin returns the address of the shared server's own database, with an administrator's rights.
 func Admin(tb testing.TB) string {
 	tb.Helper()
-	skipShort(tb)
-	admin, err := sharedServer()
-	need(tb, err)
-	return admin
+	return theChild(tb).address
+}
+
+func theChild(tb testing.TB) *child {
+	tb.Helper()
+	Programs(tb)
+	c, err := shared()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return c
 }
 
 // administer runs a statement in the shared server's own database, over a connection that is opened once: on some
@@ -120,19 +123,22 @@ var office struct {
 	conn *pgx.Conn
 }
 
-// Server is a server of the test's own, to be broken by it. It is stopped when the test ends.
+// Own returns o with settings that start a test's own server in a moment, from a copy of existing data.
+func Own(tb testing.TB, o localpg.Options) localpg.Options {
+	tb.Helper()
+	o.BinDir, o.TempDir, o.CopyOf = Programs(tb), memory(), theChild(tb).original
+	return o
+}
+
+// Server starts a server for the test alone, which may break it. It is stopped when the test ends.
 func Server(tb testing.TB, o localpg.Options) *localpg.Server {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	skipShort(tb)
-	var err error
-	if o.BinDir == "" {
-		o.BinDir, err = programs()
-		need(tb, err)
+	server, err := localpg.Start(ctx, Own(tb, o))
+	if err != nil {
+		tb.Fatal(err)
 	}
-	server, err := localpg.Start(ctx, o)
-	need(tb, err)
 	tb.Cleanup(func() {
 		if err := server.Stop(); err != nil {
 			tb.Error(err)
@@ -141,8 +147,8 @@ func Server(tb testing.TB, o localpg.Options) *localpg.Server {
 	return server
 }
 
-// Folder is a temporary folder that other users, such as PostgreSQL's, may enter, unlike the test's own. It is removed when
-// the test ends.
+// Folder returns a temporary folder that other users may enter, such as PostgreSQL's, unlike that of t.TempDir. It is removed
+// when the test ends.
 func Folder(tb testing.TB) string {
 	tb.Helper()
 	folder, err := scratch.New("", "test")
@@ -165,7 +171,7 @@ func Exec(tb testing.TB, address, statements string) {
 	}
 }
 
-// Query runs a query at address that answers with one row, and puts its columns where into points.
+// Query runs a query at address that returns one row, and stores its columns in what into points to.
 func Query(tb testing.TB, address, query string, into ...any) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -183,7 +189,7 @@ func LoadBooks(tb testing.TB, address string) {
 	Exec(tb, address, penny.SQL)
 }
 
-// Lock locks a table at address against everybody until unlock is called or the test ends. Nobody can read it meanwhile.
+// Lock locks a table at address, also for readers, until unlock is called or the test ends.
 func Lock(tb testing.TB, address, table string) (unlock func()) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -197,7 +203,7 @@ func Lock(tb testing.TB, address, table string) (unlock func()) {
 	return unlock
 }
 
-// connect opens a connection. While the server is full, which a test may have brought about, it tries again.
+// connect opens a connection. It tries again while the server is full, which a test may have caused.
 func connect(ctx context.Context, tb testing.TB, address string) *pgx.Conn {
 	tb.Helper()
 	for {
@@ -230,7 +236,7 @@ func execute(address, statements string) error {
 	return nil
 }
 
-// Eventually waits until cond holds, and fails the test when it does not in time.
+// Eventually waits until cond holds. If it does not in time, the test fails.
 func Eventually(tb testing.TB, within time.Duration, what string, cond func() bool) {
 	tb.Helper()
 	deadline := time.NewTimer(within)
@@ -241,7 +247,7 @@ func Eventually(tb testing.TB, within time.Duration, what string, cond func() bo
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			tb.Fatalf("after %v it still is not so that %s", within, what)
+			tb.Fatalf("after %v it is still not true that %s", within, what)
 		}
 	}
 }
@@ -249,7 +255,7 @@ func Eventually(tb testing.TB, within time.Duration, what string, cond func() bo
 // booksTemplate is a database of the shared server with penny.sql loaded; to copy it costs less than to load it again.
 const booksTemplate = "penny_books"
 
-// Serve returns the address of something that is not PostgreSQL: answer has each connection. It ends with the test.
+// Serve returns the address of a server that is not PostgreSQL. It calls answer with each connection, and ends with the test.
 func Serve(tb testing.TB, answer func(net.Conn)) string {
 	tb.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -2,7 +2,9 @@ package pgtest
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,7 +13,7 @@ import (
 	"time"
 )
 
-func TestEachTestHasADatabaseOfItsOwnWhichIsDroppedAfterIt(t *testing.T) {
+func TestEachTestHasItsOwnDatabaseWhichIsDroppedAfterIt(t *testing.T) {
 	var name string
 	t.Run("inside", func(t *testing.T) {
 		first, second := BooksURL(t), URL(t)
@@ -20,7 +22,7 @@ func TestEachTestHasADatabaseOfItsOwnWhichIsDroppedAfterIt(t *testing.T) {
 		Query(t, BooksURL(t), "SELECT count(*) FROM books", &books)
 		Query(t, second, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'", &tables)
 		if books != 3 || tables != 0 {
-			t.Errorf("another test's database has %d books, an empty one %d tables", books, tables)
+			t.Errorf("another test's database has %d books and an empty one %d tables, want 3 and 0", books, tables)
 		}
 		Query(t, first, "SELECT current_database()", &name)
 	})
@@ -31,25 +33,26 @@ func TestEachTestHasADatabaseOfItsOwnWhichIsDroppedAfterIt(t *testing.T) {
 	}
 }
 
-// TestHold is what the test below kills.
+// TestHold runs in the process that the test below kills.
 func TestHold(t *testing.T) {
 	if os.Getenv("PENNY_PGTEST_HOLD") == "" {
 		t.Skip("TestAKilledTestProcessLeavesNothing runs it")
 	}
-	Admin(t)
-	fmt.Println("ready")
+	data := ""
+	Query(t, Admin(t), "SELECT current_setting('data_directory')", &data)
+	fmt.Println(theChild(t).original)
+	fmt.Println(filepath.Dir(data))
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until it is killed
 }
 
 func TestAKilledTestProcessLeavesNothing(t *testing.T) {
 	Admin(t)
-	folder := Folder(t)
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(program, "-test.run=^TestHold$")
-	cmd.Env = append(os.Environ(), "PENNY_PGTEST_HOLD=1", "TMPDIR="+folder, "TMP="+folder)
+	cmd.Env = append(os.Environ(), "PENNY_PGTEST_HOLD=1")
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
@@ -60,22 +63,31 @@ func TestAKilledTestProcessLeavesNothing(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	left := func() int {
-		files, _ := filepath.Glob(filepath.Join(folder, "penny-*-*")) // the pattern is a good one
-		return len(files)
-	}
-	if line != "ready\n" || left() != 1 {
-		t.Errorf("it says %q and has %d folders, %v", line, left(), err)
+	var folders []string
+	for lines := bufio.NewScanner(out); len(folders) < 2 && lines.Scan(); {
+		folders = append(folders, lines.Text())
+		if _, err := os.Stat(lines.Text()); err != nil {
+			t.Error(err)
+		}
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait()
-	Eventually(t, 30*time.Second, "its server's folder is gone", func() bool { return left() == 0 })
+	if len(folders) != 2 {
+		t.Fatalf("got the folders %q, want 2", folders)
+	}
+	Eventually(t, 30*time.Second, "its servers' folders are gone", func() bool {
+		for _, folder := range folders {
+			if _, err := os.Stat(folder); !errors.Is(err, fs.ErrNotExist) {
+				return false
+			}
+		}
+		return true
+	})
 }
 
-func TestTheUsersOwnSettingsAreForgotten(t *testing.T) {
+func TestTheUsersSettingsForPostgreSQLAreRemoved(t *testing.T) {
 	for _, setting := range os.Environ() {
 		if strings.HasPrefix(setting, "PG") {
 			t.Errorf("%.6s… is still set", setting)

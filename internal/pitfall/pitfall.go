@@ -1,4 +1,4 @@
-// Package pitfall shows the pitfalls of the lecture on a real server, each beside what prevents it.
+// Package pitfall shows the pitfalls of the lecture on a real server, each next to what prevents it.
 package pitfall
 
 import (
@@ -8,24 +8,22 @@ import (
 	"fmt"
 	"io"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"example.com/penny"
 	"example.com/penny/database3/pool"
+	"example.com/penny/internal/explain"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/retry"
 )
 
-// A Pitfall is a way to fail, and a way not to.
+// A Pitfall is a mistake, and what prevents it.
 type Pitfall struct {
-	Name, About    string
-	Without, With  string // what the two columns of figures are about
-	MaxConnections string // of its server
-	run            func(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, error)
+	Name, About   string
+	Without, With string // what the two columns of figures are about
+	run           func(ctx context.Context, s *localpg.Server) (columns [2][]figure, err error)
 }
 
 // A figure is a row of the table.
@@ -33,41 +31,40 @@ type figure struct{ name, value string }
 
 // All are the pitfalls, as the lecture comes to them.
 var All = []Pitfall{
-	{"injection", "what a visitor types becomes SQL", "text in SQL", "placeholder", "100", injection},
-	{"full-server", "40 callers at once on a server that lets in 20", "no bound", "10 at most", "20", fullServer},
-	{"leak", "a pool of 4, and calls that do not release after an error", "no Release", "defer Release", "100", leak},
-	{"dead-connections", "the server ends 8 idle connections, then 40 calls come", "a queue", "Penny's pool", "100", deadConnections},
-	{"failed-transaction", "one transaction fails, then 40 calls come", "a queue", "Penny's pool", "100", failedTransaction},
-	{"restart", "the server restarts under 4 callers", "a queue", "Penny's pool", "100", restart},
-	{"failover", "the server dies and its standby takes over, under 4 callers", "a queue", "Penny's pool", "100", failover},
-	{"no-index", "a search among 50,000 books", "no index", "trigram index", "100", noIndex},
-	{"transaction-pooler", "100 calls through PgBouncer in transaction mode", "as it is", "exec mode", "100", transactionPooler},
+	{"injection", "what a visitor types becomes SQL", "text in SQL", "placeholder", each(injection)},
+	{"full-server", "40 callers at once on a server that lets in 20", "no bound", "10 at most", each(fullServer)},
+	{"leak", "a pool of 4, and calls that do not release after an error", "no Release", "defer Release", each(leak)},
+	{"dead-connections", "the server ends 8 idle connections, then 40 calls come", "a queue", "Penny's pool", each(deadConnections)},
+	{"failed-transaction", "one transaction fails, then 40 calls come", "a queue", "Penny's pool", each(failedTransaction)},
+	{"restart", "the server restarts, with 4 callers on each pool", "a queue", "Penny's pool", restart},
+	{"failover", "the server dies, a standby takes over, with 4 callers on each pool", "a queue", "Penny's pool", failover},
+	{"no-index", "a search among 50,000 books", "no index", "trigram index", each(noIndex)},
+	{"transaction-pooler", "100 calls through PgBouncer in transaction mode", "as it is", "exec mode", each(transactionPooler)},
 }
 
-// Show starts a server with the three books, runs the pitfall without and with what prevents it, and prints both columns.
-// The folder bin has PostgreSQL's programs.
-func (p Pitfall) Show(ctx context.Context, w io.Writer, bin string) error {
-	var columns [2][]figure
-	for i, fixed := range []bool{false, true} {
-		err := func() error {
-			s, err := localpg.Start(ctx, localpg.Options{BinDir: bin, Config: map[string]string{"max_connections": p.MaxConnections}})
-			if err != nil {
-				return err
-			}
-			defer s.Stop()
-			if err := do(ctx, s.URL("postgres"), penny.SQL); err != nil {
-				return err
-			}
-			columns[i], err = p.run(ctx, s, fixed)
-			return err
-		}()
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.Name, err)
+// each runs a pitfall with and without what prevents it, in this order: a pitfall can leave the server full for a moment.
+func each(run func(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, error)) func(context.Context, *localpg.Server) ([2][]figure, error) {
+	return func(ctx context.Context, s *localpg.Server) (columns [2][]figure, err error) {
+		if columns[1], err = run(ctx, s, true); err == nil {
+			columns[0], err = run(ctx, s, false)
 		}
+		return columns, err
 	}
-	fmt.Fprintf(w, "%s: %s\n\n%-28s %16s %16s\n", p.Name, p.About, "", p.Without, p.With)
+}
+
+// Places is how many connections the server of a pitfall has to accept.
+const Places = "20"
+
+// Show runs the pitfall without and with what prevents it, and prints both columns. The server has the three books and no
+// other clients. Show may break it.
+func (p Pitfall) Show(ctx context.Context, w io.Writer, s *localpg.Server) error {
+	columns, err := p.run(ctx, s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.Name, err)
+	}
+	fmt.Fprintf(w, "%s: %s\n\n%-28s %18s %18s\n", p.Name, p.About, "", p.Without, p.With)
 	for i, f := range columns[0] {
-		fmt.Fprintf(w, "%-28s %16s %16s\n", f.name, f.value, columns[1][i].value)
+		fmt.Fprintf(w, "%-28s %18s %18s\n", f.name, f.value, columns[1][i].value)
 	}
 	return nil
 }
@@ -86,6 +83,8 @@ func do(ctx context.Context, url, sql string) error {
 // An asker runs SQL over a connection from a pool.
 type asker func(ctx context.Context, sql ...string) error
 
+func (a asker) books(ctx context.Context) error { return a(ctx, "SELECT * FROM books") }
+
 // queue is the pool of many a first project: a connection comes out of a queue, and goes back as it is.
 func queue(url string) asker {
 	idle := make(chan *pgx.Conn, 100)
@@ -99,16 +98,11 @@ func queue(url string) asker {
 			}
 		}
 		defer func() { idle <- conn }()
-		for _, s := range sql {
-			if _, err := conn.Exec(ctx, s); err != nil {
-				return err
-			}
-		}
-		return nil
+		return execute(ctx, conn, sql)
 	}
 }
 
-// pooled asks over Penny's pool, and once more if the connection died.
+// pooled asks over Penny's pool, and once more if the connection dies.
 func pooled(url string) asker {
 	p := pool.New(8, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, url) })
 	return func(ctx context.Context, sql ...string) error {
@@ -118,14 +112,18 @@ func pooled(url string) asker {
 				return err
 			}
 			defer conn.Release()
-			for _, s := range sql {
-				if _, err := conn.Exec(ctx, s); err != nil {
-					return err
-				}
-			}
-			return nil
+			return execute(ctx, conn.Conn, sql)
 		})
 	}
+}
+
+func execute(ctx context.Context, conn *pgx.Conn, statements []string) error {
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func choose(url string, fixed bool) asker {
@@ -135,43 +133,35 @@ func choose(url string, fixed bool) asker {
 	return queue(url)
 }
 
-// patience is how long a call may take.
-const patience = 5 * time.Second
+// patience is how long a call may take: a slow computer takes a while to start a server.
+const patience = 15 * time.Second
 
 // A tally counts calls.
 type tally struct {
-	patience      time.Duration // how long a call may take; if it is 0, the constant
-	calls, failed atomic.Int64
-	mu            sync.Mutex // protects says
-	says          string     // the first error of the server
+	mu            sync.Mutex // protects the following
+	calls, failed int
+	first         string // the kind of the first error
 }
 
 func (t *tally) call(ctx context.Context, ask func(context.Context) error) {
-	ctx, cancel := context.WithTimeout(ctx, cmp.Or(t.patience, patience))
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	t.calls.Add(1)
 	err := ask(ctx)
-	if err == nil {
-		return
-	}
-	t.failed.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.says == "" {
-		t.says = short(err)
+	if t.calls++; err != nil {
+		t.failed++
+		t.first = cmp.Or(t.first, kind(err))
 	}
 }
 
 func (t *tally) figures() []figure {
-	says := t.says
-	if says == "" {
-		says = "-"
-	}
-	return []figure{{"calls failed", fmt.Sprintf("%d of %d", t.failed.Load(), t.calls.Load())}, {"the first error", says}}
+	return []figure{{"calls failed", fmt.Sprintf("%d of %d", t.failed, t.calls)}, {"the first error", cmp.Or(t.first, "-")}}
 }
 
-// side calls ask n times from so many goroutines, one call after the other in each.
-func (t *tally) side(ctx context.Context, goroutines, n int, ask func(context.Context) error) {
+// calls calls ask n times from each of the goroutines, one call after the other.
+func calls(ctx context.Context, goroutines, n int, ask func(context.Context) error) *tally {
+	t := &tally{}
 	var all sync.WaitGroup
 	for range goroutines {
 		all.Go(func() {
@@ -181,44 +171,47 @@ func (t *tally) side(ctx context.Context, goroutines, n int, ask func(context.Co
 		})
 	}
 	all.Wait()
+	return t
 }
 
-// during calls ask from four goroutines, 20 times a second each, until fault is over and a second more.
-func during(ctx context.Context, ask asker, fault func() error) ([]figure, error) {
-	t := &tally{patience: 15 * time.Second} // a slow computer takes a while to start a server
+// during calls a queue and Penny's pool from four goroutines each, 20 times a second. The fault begins once each of them has
+// had an answer, so that its connection is there to break; they make 20 calls more when the fault is over.
+func during(ctx context.Context, url string, fault func() error) (columns [2][]figure, err error) {
 	over := make(chan struct{})
-	var all sync.WaitGroup
-	for range 4 {
-		all.Go(func() {
-			tick := time.NewTicker(50 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-over:
-					return
-				case <-tick.C:
-					t.call(ctx, func(ctx context.Context) error { return ask(ctx, "SELECT * FROM books") })
+	var connected, done sync.WaitGroup
+	var tallies [2]tally
+	for i, fixed := range []bool{false, true} {
+		ask := choose(url, fixed)
+		for range 4 {
+			connected.Add(1)
+			done.Go(func() {
+				tallies[i].call(ctx, ask.books)
+				connected.Done()
+				tick := time.Tick(50 * time.Millisecond)
+				for left := 20; left > 0; {
+					<-tick
+					select {
+					case <-over:
+						left--
+					default:
+					}
+					tallies[i].call(ctx, ask.books)
 				}
-			}
-		})
+			})
+		}
 	}
-	time.Sleep(300 * time.Millisecond)
-	err := fault()
-	time.Sleep(time.Second)
+	connected.Wait()
+	err = fault()
 	close(over)
-	all.Wait()
-	return t.figures(), err
+	done.Wait()
+	return [2][]figure{tallies[0].figures(), tallies[1].figures()}, err
 }
 
-// short returns the SQLSTATE and what it is, which fits into a column.
-func short(err error) string {
-	var server interface{ SQLState() string }
-	switch {
-	case errors.As(err, &server):
-		name := map[string]string{"53300": "full", "25P02": "aborted", "57P01": "ended", "57P03": "starting", "26000": "no statement", "42P05": "statement twice", "08P01": "protocol", "25006": "read-only"}[server.SQLState()]
-		return fmt.Sprint(server.SQLState(), " ", name)
-	case errors.Is(err, context.DeadlineExceeded) || pgconn.Timeout(err):
-		return "no time left"
+// kind returns what kind of error it is, in words that fit into a column.
+func kind(err error) string {
+	name := explain.Name(err)
+	if server, ok := errors.AsType[*pgconn.PgError](err); ok && name == "other" {
+		return "SQLSTATE " + server.Code
 	}
-	return "no connection"
+	return name
 }

@@ -1,52 +1,52 @@
 package pitfall
 
 import (
-	"bytes"
 	"errors"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
 	"example.com/penny/internal/skip"
 )
 
-// Each pitfall is one, and what is beside it prevents it.
-func TestEachPitfallIsOneAndIsPrevented(t *testing.T) {
-	pgtest.Admin(t) // skips the test, or fails it, if there is no PostgreSQL
-	bin, err := localpg.Find(t.Context(), localpg.Search{})
-	if err != nil {
-		t.Fatal(err)
-	}
+func TestEachPitfallHappensWithoutItsFixAndNotWithIt(t *testing.T) {
 	counts := regexp.MustCompile(`(?:calls failed|books found) +(\d+) of \d+ +(\d+) of \d+`)
-	for _, p := range All {
-		t.Run(p.Name, func(t *testing.T) {
-			t.Parallel()
-			var out bytes.Buffer
-			err := p.Show(t.Context(), &out, bin)
-			if errors.Is(err, ErrNoBouncer) {
+	show := func(t *testing.T, names ...string) {
+		t.Parallel()
+		server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": Places}})
+		for _, name := range names {
+			pgtest.LoadBooks(t, server.URL("postgres"))
+			p := All[slices.IndexFunc(All, func(p Pitfall) bool { return p.Name == name })]
+			var b strings.Builder
+			if err := p.Show(t.Context(), &b, server); errors.Is(err, ErrNoBouncer) {
 				skip.Test(t, err)
-			}
-			if err != nil {
+			} else if err != nil {
 				t.Fatal(err)
 			}
-			t.Log(out.String())
-			if p.Name == "no-index" {
-				if !regexp.MustCompile(`plan +Seq Scan +Bitmap Heap Scan`).MatchString(out.String()) {
-					t.Errorf("the plans are not as they should be:\n%s", out.String())
+			out := b.String()
+			t.Log(out)
+			count := counts.FindStringSubmatch(out)
+			switch {
+			case name == "no-index":
+				if !regexp.MustCompile(`plan +Seq Scan +Bitmap Heap Scan`).MatchString(out) {
+					t.Errorf("want a Seq Scan without the index and a Bitmap Heap Scan with it:\n%s", out)
 				}
-				return
+			case count == nil || count[1] == "0" || count[2] != "0":
+				t.Errorf("want more than 0 without the fix, and 0 with it:\n%s", out)
 			}
-			count := counts.FindStringSubmatch(out.String())
-			if count == nil || count[1] == "0" || count[2] != "0" {
-				t.Errorf("want figures above 0 without, and 0 with what prevents it:\n%s", out.String())
-			}
-			for _, line := range strings.Split(out.String(), "\n") {
-				if len([]rune(line)) > 80 {
-					t.Errorf("a line has %d characters, more than a projector shows: %s", len([]rune(line)), line)
+			for line := range strings.Lines(out) {
+				if n := utf8.RuneCountInString(line); n > 80 {
+					t.Errorf("a line has %d characters, want 80 at most: %s", n, line)
 				}
 			}
-		})
+		}
 	}
+	t.Run("faults", func(t *testing.T) { show(t, "restart", "failover") })
+	t.Run("others", func(t *testing.T) {
+		show(t, "injection", "full-server", "leak", "dead-connections", "failed-transaction", "no-index", "transaction-pooler")
+	})
 }

@@ -1,8 +1,8 @@
 package race
 
 import (
-	"encoding/xml"
 	"fmt"
+	"html"
 	"io"
 	"math"
 	"slices"
@@ -15,7 +15,8 @@ import (
 // A drawing is an SVG in the making. Its colours follow the reader's preference for light or dark.
 type drawing struct {
 	strings.Builder
-	width, y float64 // y is where the next line of text or bar begins
+	width, y float64  // y is where the next paragraph or bar begins
+	said     []string // the paragraphs; the first is the title, and the others tell a reader who does not see the picture
 }
 
 const style = `<style>
@@ -33,142 +34,73 @@ svg { font: 16px system-ui, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
 // margin is what stays free at each side.
 const margin = 16.0
 
-func newDrawing(width float64) *drawing { return &drawing{width: width} }
-
 func (d *drawing) rect(class string, x, y, width, height float64) {
 	fmt.Fprintf(d, "<rect class=%q x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\"/>\n", class, x, y, max(width, 0), height)
 }
 
 func (d *drawing) text(class, anchor string, x, y float64, text string) {
-	fmt.Fprintf(d, "<text class=%q text-anchor=%q x=\"%.1f\" y=\"%.1f\">%s</text>\n", class, anchor, x, y, escape(text))
+	fmt.Fprintf(d, "<text class=%q text-anchor=%q x=\"%.1f\" y=\"%.1f\">%s</text>\n", class, anchor, x, y, html.EscapeString(text))
 }
 
-// paragraph writes text from the left margin, in as many lines as it takes at some size of the letters.
+// paragraph writes text from the left margin, in as many lines as it takes. Its class has letters of that size.
 func (d *drawing) paragraph(class string, size float64, text string) {
+	d.said = append(d.said, text)
 	line := ""
-	flush := func() {
-		d.y += size * 1.35
-		d.text(class, "start", margin, d.y, line)
-	}
-	for _, word := range strings.Fields(text) {
-		if line != "" && textWidth(line+" "+word, size) > d.width-2*margin {
-			flush()
+	for _, word := range append(strings.Fields(text), "") {
+		if line != "" && (word == "" || textWidth(line+" "+word, size) > d.width-2*margin) {
+			d.y += size * 1.35
+			d.text(class, "start", margin, d.y, line)
 			line = ""
 		}
 		line = strings.TrimSpace(line + " " + word)
 	}
-	flush()
 }
 
-// textWidth returns about how wide a text is.
+// textWidth returns about how wide a text is. An SVG cannot break a line itself, and only its viewer knows the font.
 func textWidth(text string, size float64) float64 {
 	return float64(utf8.RuneCountInString(text)) * size * 0.56
 }
 
-// axis draws a scale from 0 to most below what has been drawn.
-func (d *drawing) axis(left, right, most float64, unit string) {
-	step := math.Pow(10, math.Floor(math.Log10(most)))
-	for _, part := range []float64{0.1, 0.2, 0.5, 1} {
-		if room := (right - left) * step * part / most; room > textWidth(number(most)+unit, 13)+24 || part == 1 {
-			step *= part
-			break
+// at returns where a time is between the margins, if most milliseconds reach from one to the other.
+func (d *drawing) at(ms, most float64) float64 {
+	return margin + min(ms, most)/most*(d.width-2*margin)
+}
+
+// axis draws a scale from 0 to most milliseconds below what has been drawn.
+func (d *drawing) axis(most float64) {
+	step := math.Pow(10, math.Floor(math.Log10(most))) / 10
+	for _, next := range []float64{2, 2.5, 2} { // 1, 2, 5 and 10 tenths, as the numbers have room
+		if d.at(step, most)-margin < 70 {
+			step *= next
 		}
 	}
-	fmt.Fprintf(d, "<path class=\"line\" d=\"M%.1f %.1fH%.1f\"/>\n", left, d.y+4, right)
-	for v := 0.0; v <= most*1.001; v += step {
-		x, anchor := left+v/most*(right-left), "middle"
-		switch half := textWidth(number(v)+unit, 13) / 2; {
-		case x-half < 6:
-			anchor = "start"
-		case x+half > d.width-6:
-			anchor = "end"
-		}
+	fmt.Fprintf(d, "<path class=\"line\" d=\"M%.1f %.1fH%.1f\"/>\n", margin, d.y+4, d.width-margin)
+	for ms := 0.0; ms <= most; ms += step {
+		x := d.at(ms, most)
 		fmt.Fprintf(d, "<path class=\"line\" d=\"M%.1f %.1fv7\"/>\n", x, d.y+4)
-		d.text("soft small", anchor, x, d.y+24, number(v)+unit)
+		d.text("soft small", "middle", min(max(x, 22), d.width-30), d.y+24, fmt.Sprintf("%.6g ms", ms))
 	}
 	d.y += 32
 }
 
-func number(v float64) string { return fmt.Sprintf("%.6g", v) }
-
-// finish writes the whole SVG, with what it shows as its title and description.
-func (d *drawing) finish(w io.Writer, title, description string) error {
-	_, err := fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title desc" width="%.0f" height="%.0f" viewBox="0 0 %.0f %.0f">
-<title id="title">%s</title>
-<desc id="desc">%s</desc>
-%s<rect class="paper" width="100%%" height="100%%"/>
-%s</svg>
-`, d.width, d.y+10, d.width, d.y+10, escape(title), escape(description), style, d.String())
+// finish writes the whole SVG.
+func (d *drawing) finish(w io.Writer) error {
+	_, err := fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-labelledby="title desc" width="%.0f" height="%.0f" viewBox="0 0 %[1]g %[2]g">
+<title id="title">%[3]s</title>
+<desc id="desc">%[4]s</desc>
+%[5]s<rect class="paper" width="100%%" height="100%%"/>
+%[6]s</svg>
+`, d.width, math.Ceil(d.y)+10, html.EscapeString(d.said[0]), html.EscapeString(strings.Join(d.said[1:], " ")), style, d.String())
 	return err
 }
 
-func escape(text string) string {
-	var out strings.Builder
-	_ = xml.EscapeText(&out, []byte(text)) // a strings.Builder takes everything
-	return out.String()
-}
-
 // text returns the conditions in words.
-func (c Conditions) text(more string) string {
-	text := fmt.Sprintf("%s; %s%s", c.Date, c.Machine, more)
-	if c.Server != "" {
-		text += "; " + c.Server
+func (c Conditions) text() string {
+	text := fmt.Sprintf("%s; %s; %s; ", c.Date, c.Machine, c.Server)
+	if c.RTTms == 0 {
+		return text + "no delay added between program and server."
 	}
-	if c.RTTms > 0 {
-		return text + fmt.Sprintf("; %g ms between program and server, there and back", c.RTTms)
-	}
-	return text + "; no delay added between program and server"
-}
-
-// Chart draws the calls a second of each entrant as bars, with a scale and with how many times no pool's each is. An entrant
-// that runs under other conditions than the rest is named below.
-func (r *Result) Chart(w io.Writer) error {
-	d := newDrawing(960)
-	most, apart, told := 1e-9, "", ""
-	for _, e := range r.Entrants {
-		if r.apart(e) {
-			apart = fmt.Sprintf("Not drawn: %s makes %.0f calls a second, because its file is on this computer.", e.Name, e.CallsPerSec)
-			continue
-		}
-		most = max(most, e.CallsPerSec)
-	}
-	d.paragraph("big", 22, "Calls a second")
-	d.paragraph("soft", 16, "Striped at the end: a connection for every call, no pool. Plain: connections that are used again.")
-	d.y += 14
-	left, right := 140.0, d.width-210
-	for _, e := range r.Entrants {
-		if r.apart(e) {
-			continue
-		}
-		class, label := "ask", fmt.Sprintf("%.0f", e.CallsPerSec)
-		if !e.Pooled {
-			class = "open"
-		}
-		if e.TimesNoPool > 0 {
-			label += fmt.Sprintf(", %.1f× no pool", e.TimesNoPool)
-		}
-		if e.Name == NoPool {
-			label = fmt.Sprintf("%.0f, no pool", e.CallsPerSec)
-		}
-		width := e.CallsPerSec / most * (right - left)
-		d.text("", "end", left-10, d.y+26, e.Name)
-		d.rect(class, left, d.y+6, width, 30)
-		if !e.Pooled {
-			for x := max(left, left+width-24); x < left+width; x += 8 {
-				d.rect("paper", x, d.y+6, 3, 30)
-			}
-		}
-		d.text("", "start", left+width+8, d.y+26, label)
-		told += fmt.Sprintf("%s: %s. ", e.Name, label)
-		d.y += 44
-	}
-	d.axis(left, right, most, "")
-	conditions := r.text(fmt.Sprintf("; %d calls each, %d workers, pools of %d", r.Calls, r.Workers, r.Pool))
-	if apart != "" {
-		d.paragraph("soft small", 13, apart)
-	}
-	d.paragraph("soft small", 13, conditions)
-	return d.finish(w, "Calls a second of each contender", told+apart+" "+conditions)
+	return text + fmt.Sprintf("%g ms between program and server, there and back.", c.RTTms)
 }
 
 // lane returns the lane of a contender, nil if it is not in the recording.
@@ -179,11 +111,11 @@ func (r *Recording) lane(name string) *Lane {
 	return nil
 }
 
-// Sentence returns what the recording shows, in one sentence; empty if it lacks no pool or the pool.
-func (r *Recording) Sentence() string {
+// sentence returns what the recording shows. It is about the pool and no pool, if the recording has both.
+func (r *Recording) sentence() string {
 	no, pool := r.lane(NoPool), r.lane(Pool)
 	if no == nil || pool == nil || pool.CallMs == 0 {
-		return ""
+		return "One call of each contender, to scale"
 	}
 	apart := "with no delay added"
 	if r.RTTms > 0 {
@@ -199,48 +131,41 @@ func trips(n float64) string {
 	return fmt.Sprintf("%g round trips", n)
 }
 
-// opening reports whether a round trip belongs to opening a connection; if not, it belongs to a question.
-func opening(phase string) bool {
-	return phase == relay.Socket || phase == relay.TLS || phase == relay.Login
+// opens reports whether a round trip belongs to opening a connection; if not, it belongs to a question.
+func (t Trip) opens() bool {
+	return t.Phase == relay.Socket || t.Phase == relay.TLS || t.Phase == relay.Login
 }
 
 // Timeline draws one call of each lane to scale, one below the other, as wide as width.
 func (r *Recording) Timeline(w io.Writer, width float64) error {
-	d := newDrawing(width)
-	most, told := 1e-9, ""
+	d := &drawing{width: width}
+	most := 1e-9
 	for _, l := range r.Lanes {
 		most = max(most, l.CallMs)
 	}
-	title := r.Sentence()
-	if title == "" {
-		title = "One call of each contender, to scale"
-	}
-	d.paragraph("big", 22, title)
+	d.paragraph("big", 22, r.Sentence)
 	d.y += 10
-	left, right := margin, d.width-margin
 	for _, l := range r.Lanes {
 		kind := "no pool"
 		if l.Pooled {
 			kind = "pool"
 		}
-		line := fmt.Sprintf("%s, %s: %s, %.1f ms", l.Name, kind, trips(l.RoundTrips), l.CallMs)
-		d.paragraph("", 16, line)
+		d.paragraph("", 16, fmt.Sprintf("%s, %s: %s, %.1f ms.", l.Name, kind, trips(l.RoundTrips), l.CallMs))
 		d.y += 8
-		told += line + ". "
 		// Opening is low and asking is high, so that nobody needs the colours to tell them apart.
 		trip := 0
 		for _, t := range l.Timeline {
-			x := left + t.Begin/most*(right-left)
+			x := d.at(t.Begin, most)
 			if t.End == 0 {
-				if t.Phase == relay.Goodbye && textWidth(relay.Goodbye, 13) < x-left {
-					d.text("soft small", "end", min(x, right), d.y+66, "goodbye ↑")
+				if t.Phase == relay.Goodbye && textWidth(relay.Goodbye, 13) < x {
+					d.text("soft small", "end", x, d.y+66, "goodbye ↑")
 				}
 				continue
 			}
 			trip++
-			length := (t.End - t.Begin) / most * (right - left)
+			length := d.at(t.End, most) - x
 			class, y := "ask", d.y
-			if opening(t.Phase) {
+			if t.opens() {
 				class, y = "open", d.y+14
 			}
 			d.rect(class, x, y, max(length-1.5, 1), d.y+34-y)
@@ -255,72 +180,67 @@ func (r *Recording) Timeline(w io.Writer, width float64) error {
 			d.y += 16
 		}
 	}
-	d.axis(left, right, most, " ms")
+	d.axis(most)
 	d.paragraph("small", 13, "Low, red: open a connection (socket, TLS, login). High, blue: ask (prepare, question). Each number is a round trip.")
-	conditions := r.text("")
-	d.paragraph("soft small", 13, conditions)
-	return d.finish(w, title, told+conditions)
+	d.paragraph("soft small", 13, r.text())
+	return d.finish(w)
 }
 
-// Slots draws what happens when all callers come at once: each connection of a lane in a row of its own while it is open, and
-// below it how many callers wait.
+// Slots draws what happens when all callers come at once: each connection of a lane in a row of its own while it is open.
 func (r *Recording) Slots(w io.Writer, width float64) error {
-	d := newDrawing(width)
-	title := fmt.Sprintf("%d callers at once, a pool of %d, a server with %d places", r.Workers, r.Pool, r.Most)
-	d.paragraph("big", 22, title)
-	most, told := 1e-9, ""
+	d := &drawing{width: width}
+	d.paragraph("big", 22, fmt.Sprintf("%d callers at once, a pool of %d, a server with %d places", r.Workers, r.Pool, r.Most))
+	most := 1e-9
 	for _, l := range r.Lanes {
 		most = max(most, l.Elapsed)
 	}
-	left, right := margin, d.width-margin
-	at := func(ms float64) float64 { return left + min(ms, most)/most*(right-left) }
 	for _, l := range r.Lanes {
 		failed := 0
 		for _, n := range l.Errors {
 			failed += n
 		}
-		line := fmt.Sprintf("%s: %d calls answered in %.0f ms, %d failed, %d connections opened", l.Name, len(l.Calls)-failed, l.Elapsed, failed, len(l.Conns))
-		told += line + ". "
 		d.y += 10
-		d.paragraph("", 16, line)
+		d.paragraph("", 16, fmt.Sprintf("%s: %d calls answered in %.0f ms, %d failed, %d connections opened.", l.Name, len(l.Calls)-failed, l.Elapsed, failed, len(l.Conns)))
 		d.y += 8
 		const row = 9.0
-		ends := []float64{} // when the row's last connection closed
+		top := d.y
+		var ends []float64 // when each row's last connection closed
 		for _, c := range l.Conns {
 			i := slices.IndexFunc(ends, func(end float64) bool { return end <= c.Open })
 			if i < 0 {
 				i, ends = len(ends), append(ends, 0)
 			}
 			ends[i] = c.Close
-			y := d.y + float64(i)*row
-			d.rect("rest", at(c.Open), y+2, at(c.Close)-at(c.Open), row-5)
+			y := top + float64(i)*row
+			d.y = max(d.y, y+row)
+			d.rect("rest", d.at(c.Open, most), y+2, d.at(c.Close, most)-d.at(c.Open, most), row-5)
 			served := false
 			for _, t := range c.Trips {
+				x := d.at(t.Begin, most)
+				length := max(d.at(t.End, most)-x-0.7, 0.5)
 				switch {
 				case t.End == 0:
-				case opening(t.Phase):
-					d.rect("open", at(t.Begin), y+1.5, max(at(t.End)-at(t.Begin)-0.7, 0.5), row-4)
+				case t.opens():
+					d.rect("open", x, y+1.5, length, row-4)
 				default:
-					d.rect("ask", at(t.Begin), y, max(at(t.End)-at(t.Begin)-0.7, 0.5), row-1)
+					d.rect("ask", x, y, length, row-1)
 					served = true
 				}
 			}
 			if !served {
-				fmt.Fprintf(d, "<path class=\"bad\" d=\"M%.1f %.1fl7 7m0 -7l-7 7\"/>\n", at(c.Close)+1, y)
+				fmt.Fprintf(d, "<path class=\"bad\" d=\"M%.1f %.1fl7 7m0 -7l-7 7\"/>\n", d.at(c.Close, most)+1, y)
 			}
 		}
-		d.y += float64(len(ends)) * row
 		if l.FaultAt > 0 {
-			fmt.Fprintf(d, "<path class=\"bad\" d=\"M%.1f %.1fV%.1f\"/>\n", at(l.FaultAt), d.y-float64(len(ends))*row, d.y)
+			fmt.Fprintf(d, "<path class=\"bad\" d=\"M%.1f %.1fV%.1f\"/>\n", d.at(l.FaultAt, most), top, d.y)
 		}
 		d.y += 6
 	}
-	d.axis(left, right, most, " ms")
+	d.axis(most)
 	d.paragraph("small", 13, "A row is a connection while it is open. Low, red: it is being opened. High, blue: it answers a question. Grey: it is idle. A cross: it was refused or broke before an answer.")
-	conditions := r.text("")
 	if r.Fault != "" {
-		conditions = r.Fault + " at the upright line; " + conditions
+		d.paragraph("small", 13, "The upright line: "+r.Fault+".")
 	}
-	d.paragraph("soft small", 13, conditions)
-	return d.finish(w, title, told+conditions)
+	d.paragraph("soft small", 13, r.text())
+	return d.finish(w)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -19,23 +20,22 @@ import (
 	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/demo"
-	"example.com/penny/internal/retry"
 )
 
-// A Contender is a way to the books.
+// A Contender finds the books with one driver, and with a pool or without.
 type Contender struct {
 	Name, About string
 	Pooled      bool // it uses its connections again
 	Local       bool // it reads a SQLite file on this computer, and asks no server
 
-	form func(address string) (string, error) // puts an address in the form that the driver takes
-	open func(url string, size int) (penny.Store, error)
+	form  func(address string) (string, error) // puts an address in the form that the driver takes
+	store func(url string, size int) (penny.Store, error)
 }
 
 // NoPool and Pool are the two contenders that the lecture compares.
 const NoPool, Pool = "database2", "database3"
 
-// Contenders are the four stages and three controls. Between neighbours one thing changes.
+// Contenders are the four stages and three controls, each a stage with one thing changed.
 var Contenders = []Contender{
 	{"database1", "SQLite, database/sql's pool", true, true, dburl.SQLite, func(url string, _ int) (penny.Store, error) { return database1.Open(url) }},
 	{NoPool, "lib/pq, a connection for every call", false, false, dburl.PQ, func(url string, _ int) (penny.Store, error) { return database2.Open(url) }},
@@ -141,28 +141,30 @@ func Choose(only string) ([]Contender, error) {
 	return slices.DeleteFunc(slices.Clone(Contenders), func(c Contender) bool { return !slices.Contains(wanted, c.Name) }), nil
 }
 
-// openAt opens the contender's store for the database at address.
-func (c Contender) openAt(address string, size int) (penny.Store, error) {
+// open opens the contender's store for a race.
+func (c Contender) open(o Options) (penny.Store, error) {
+	if c.Local {
+		return c.Open("sqlite:///"+filepath.ToSlash(o.file), o.Pool)
+	}
+	return c.Open(o.Address, o.Pool)
+}
+
+// Open opens the contender's store for the database at address, which dburl.Clean returned. If it has a pool, that holds at most
+// size connections.
+func (c Contender) Open(address string, size int) (penny.Store, error) {
 	url, err := c.form(address)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
-	s, err := c.open(url, size)
+	s, err := c.store(url, size)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", c.Name, err)
 	}
 	return s, nil
 }
 
-// ask asks the books' question as the programs do: once more if the connection dies, and for no longer than their patience,
-// whatever the driver does.
+// ask asks the books' question as the programs do.
 func ask(ctx context.Context, s penny.Store, limit int) error {
-	_, err := retry.Within(ctx, demo.Patience, func(ctx context.Context) (books []penny.Book, err error) {
-		err = retry.Read(ctx, func() error {
-			books, err = s.ByAuthor(ctx, "ker", limit)
-			return err
-		})
-		return books, err
-	})
+	_, err := demo.Ask(ctx, s.ByAuthor, "ker", limit)
 	return err
 }

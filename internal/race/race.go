@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/url"
+	"net"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -14,9 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
-	"example.com/penny"
 	database1 "example.com/penny/database1/books"
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/explain"
@@ -34,15 +32,9 @@ type Options struct {
 	Pool       int            // connections that a pool may hold
 	RTT        time.Duration  // put between the program and the server, there and back
 	Progress   func(done int) // called with the calls, or the lanes, that are done
-}
 
-// Limits of the options. pgxpool takes an int32, and a computer has only so much memory.
-const (
-	MaxCalls   = 10_000_000
-	MaxWorkers = 10_000
-	MaxPool    = 10_000
-	MaxRTT     = 10 * time.Second
-)
+	file string // of the SQLite database
+}
 
 // Conditions are what a result depends on.
 type Conditions struct {
@@ -92,22 +84,13 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		return r, err
 	}
 	defer folder.Remove()
-	file := filepath.Join(folder.Path, "penny.sqlite")
-	if err := database1.Create(file); err != nil {
+	o.file = filepath.Join(folder.Path, "penny.sqlite")
+	if err := database1.Create(o.file); err != nil {
 		return r, err
-	}
-	address := func(c Contender) string {
-		if c.Local {
-			return "sqlite:///" + filepath.ToSlash(file)
-		}
-		return o.Address
 	}
 	for _, c := range o.Contenders {
 		e := &Entrant{Name: c.Name, About: c.About, Pooled: c.Pooled, contender: c}
-		// A contender that cannot answer at all does not start.
-		if err := e.turn(ctx, o, address(c), 1, func(penny.Store) {}); err != nil {
-			return r, err
-		}
+		// If a contender cannot answer at all, its first turn says why.
 		if s, err := c.solo(ctx, o, 0); err == nil {
 			e.RoundTrips, e.Connections = &s.RoundTrips, &s.Connections
 		}
@@ -126,14 +109,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 		n := o.Calls/rounds + min(1, max(0, o.Calls%rounds-round))
 		for i := range r.Entrants {
 			// Each round begins with another contender, so that none always runs after the same neighbour.
-			e := r.Entrants[(i+round)%len(r.Entrants)]
-			err := e.turn(ctx, o, address(e.contender), o.Workers, func(s penny.Store) {
-				e.total.Add(load.Run(ctx, load.Options{Calls: n, Workers: o.Workers, Name: explain.Name},
-					func(ctx context.Context) error { return ask(ctx, s, 100) }))
-			})
-			if r.sum(); ctx.Err() != nil {
-				return r, ctx.Err()
-			}
+			err := r.Entrants[(i+round)%len(r.Entrants)].turn(ctx, o, n)
+			r.sum()
 			if err != nil {
 				return r, err
 			}
@@ -162,20 +139,22 @@ func (o Options) conditions(ctx context.Context) Conditions {
 	return c
 }
 
-// turn opens the contender's store for one turn and closes it afterwards, because idle pools would take the places of a small
-// server. Each worker makes a call before the turn, so that a pool begins with its connections open.
-func (e *Entrant) turn(ctx context.Context, o Options, address string, workers int, run func(penny.Store)) error {
-	s, err := e.contender.openAt(address, o.Pool)
+// turn opens the contender's store for one turn and closes it afterwards: idle pools would fill a small server. As many
+// calls as there are workers come before the clock starts, so that a pool begins with its connections open.
+func (e *Entrant) turn(ctx context.Context, o Options, calls int) error {
+	s, err := e.contender.open(o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	warm := load.Run(ctx, load.Options{Calls: workers, Workers: workers, Name: explain.Name},
-		func(ctx context.Context) error { return ask(ctx, s, 100) })
-	if warm.Failed() == warm.Calls && warm.Calls > 0 {
+	run := func(calls int) load.Result {
+		return load.Run(ctx, load.Options{Calls: calls, Workers: o.Workers, Name: explain.Name},
+			func(ctx context.Context) error { return ask(ctx, s, 100) })
+	}
+	if warm := run(o.Workers); warm.Failed() == warm.Calls && warm.Calls > 0 {
 		return fmt.Errorf("%s: %w", e.Name, warm.Err)
 	}
-	run(s)
+	e.total.Add(run(calls))
 	return ctx.Err()
 }
 
@@ -202,40 +181,30 @@ func (r *Result) sum() {
 // apart reports whether an entrant runs under other conditions than the rest: a file is not as far away as the server.
 func (r *Result) apart(e *Entrant) bool { return r.RTTms > 0 && e.contender.Local }
 
-// ErrSeveralHosts is the error of an address with several hosts, before which a relay cannot stand.
-var ErrSeveralHosts = errors.New("DATABASE_URL names several hosts, and a relay can stand before one only")
+// ErrSeveralHosts is the error of Through if the address has several hosts.
+var ErrSeveralHosts = errors.New("DATABASE_URL names several hosts, and a relay passes connections on to one only")
 
 // Through starts a relay to the server at address, and returns it with the address that leads through it. The caller closes
 // the relay.
 func Through(address string, rtt time.Duration) (*relay.Relay, string, error) {
-	dsn, err := dburl.PGX(address)
+	t, err := dburl.Parse(address)
 	if err != nil {
 		return nil, "", err
 	}
-	config, err := pgconn.ParseConfig(dsn)
-	u, parseErr := url.Parse(address)
-	if err != nil || parseErr != nil {
-		return nil, "", errors.New("the address does not parse") // the parsers' own errors can show the password
+	if len(t.Hosts) != 1 {
+		return nil, "", ErrSeveralHosts
 	}
-	for _, other := range config.Fallbacks {
-		if other.Host != config.Host || other.Port != config.Port {
-			return nil, "", ErrSeveralHosts
-		}
-	}
-	_, target := pgconn.NetworkAddress(config.Host, config.Port)
+	_, target := t.Hosts[0].Network()
 	r, err := relay.Start(target, rtt)
 	if err != nil {
 		return nil, "", err
 	}
-	u.Host = r.Addr()
-	settings := u.Query()
-	settings.Del("host")
-	settings.Del("port")
-	if settings.Get("sslmode") == "verify-full" && settings.Get("sslrootcert") != "system" {
-		settings.Set("sslmode", "verify-ca") // the certificate does not name the relay
+	host, port, _ := net.SplitHostPort(r.Addr()) // net made the address
+	t.Hosts = []dburl.Host{{Name: host, Port: port}}
+	if t.Settings["sslmode"] == "verify-full" && t.Settings["sslrootcert"] != "system" {
+		t.Settings["sslmode"] = "verify-ca" // the certificate does not name the relay
 	}
-	u.RawQuery = settings.Encode()
-	return r, u.String(), nil
+	return r, t.String(), nil
 }
 
 // barWidth is the width of the longest bar in the terminal.
@@ -262,8 +231,8 @@ func (r *Result) Print(w io.Writer) error {
 			}
 			return fmt.Sprintf("%.3g", *n)
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%.2f\t%.2f\t%.2f\t%d\t\n", e.Name, count(e.RoundTrips), times, count(e.Connections),
-			e.CallsPerSec, e.P50, e.P95, e.P99, e.total.Failed())
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%.0f\t%s\t%s\t%s\t%d\t\n", e.Name, count(e.RoundTrips), times, count(e.Connections),
+			e.CallsPerSec, ms(e.P50), ms(e.P95), ms(e.P99), e.total.Failed())
 		switch {
 		case len(e.Errors) > 0:
 			fmt.Fprintf(&notes, "%s: %s\n", e.Name, e.total.ErrorCounts())
@@ -288,4 +257,12 @@ func (r *Result) Print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, out.String()+notes.String())
 	return err
+}
+
+// ms returns a time in milliseconds as the table shows it. A slow call needs no decimals, and the column has no room for them.
+func ms(v float64) string {
+	if v >= 100 {
+		return fmt.Sprintf("%.0f", v)
+	}
+	return fmt.Sprintf("%.2f", v)
 }

@@ -1,6 +1,7 @@
 package race
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -11,7 +12,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"example.com/penny"
 	"example.com/penny/internal/dburl"
@@ -25,6 +26,8 @@ type Recording struct {
 	Fault string  `json:"fault"` // what was done to the server half-way; empty for nothing
 	Most  int     `json:"max_connections"`
 	Lanes []*Lane `json:"lanes"`
+
+	Sentence string `json:"sentence"` // what it shows
 }
 
 // A Lane is a contender's part in a recording: first the calls of a single caller, and then all callers at once, with a pool
@@ -42,7 +45,7 @@ type Lane struct {
 	FaultAt   float64        `json:"fault_at"` // 0 if there was no fault
 }
 
-// Solo is what a single caller's calls over a warm pool, one after another, have shown.
+// Solo is what a single caller's calls show, made one after another over a pool that is warm.
 type Solo struct {
 	RoundTrips  float64 `json:"round_trips_per_call"`
 	Connections float64 `json:"connections_per_call"`
@@ -58,12 +61,10 @@ type Call struct {
 	Error  string  `json:"error"` // the name of the failure; empty for none
 }
 
-// A Conn is a connection as the relay saw it. Call is the index of the first call that asked over it or, without a pool, that
-// opened it; -1 if there is none.
+// A Conn is a connection as the relay saw it.
 type Conn struct {
 	Open  float64 `json:"open"`
 	Close float64 `json:"close"`
-	Call  int     `json:"call"`
 	Trips []Trip  `json:"trips"`
 }
 
@@ -75,7 +76,7 @@ type Trip struct {
 	Call  int     `json:"call"`
 }
 
-// A Sample is what pg_stat_activity said: the process numbers of the server's clients, without the one that asks.
+// A Sample has the processes of the server's clients, as pg_stat_activity lists them, without the one that asks.
 type Sample struct {
 	At   float64 `json:"at"`
 	PIDs []int32 `json:"pids"`
@@ -87,7 +88,7 @@ type Fault struct {
 	Do   func(context.Context) (undo func(), err error)
 }
 
-// ErrEncrypted is what Record returns if the server encrypts its connections.
+// ErrEncrypted is the error of Record if the server encrypts its connections.
 var ErrEncrypted = errors.New("the connection is encrypted: its round trips can be counted, but not told apart; " +
 	"go tool lab demo without -url shows them on a server of its own")
 
@@ -101,13 +102,18 @@ func Record(ctx context.Context, o Options, fault *Fault) (*Recording, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := pgx.Connect(ctx, dsn)
+	config, err := pgxpool.ParseConfig(dsn)
 	if err != nil {
 		return nil, err
 	}
-	err = conn.QueryRow(ctx, `SELECT current_setting('max_connections')::int`).Scan(&r.Most)
-	conn.Close(ctx)
+	config.MaxConns = 1 // it opens another if the connection breaks
+	config.ConnConfig.RuntimeParams["application_name"] = Watcher
+	watcher, err := pgxpool.NewWithConfig(ctx, config)
 	if err != nil {
+		return nil, err
+	}
+	defer watcher.Close()
+	if err := watcher.QueryRow(ctx, `SELECT current_setting('max_connections')::int`).Scan(&r.Most); err != nil {
 		return nil, err
 	}
 	for _, c := range o.Contenders {
@@ -121,7 +127,7 @@ func Record(ctx context.Context, o Options, fault *Fault) (*Recording, error) {
 		if slices.ContainsFunc(l.Timeline, func(t Trip) bool { return t.Phase == relay.Encrypted }) {
 			return nil, ErrEncrypted
 		}
-		if err := l.crowd(ctx, o, c, dsn, fault); err != nil {
+		if err := l.crowd(ctx, o, c, watcher, fault); err != nil {
 			return nil, err
 		}
 		r.Lanes = append(r.Lanes, l)
@@ -129,22 +135,35 @@ func Record(ctx context.Context, o Options, fault *Fault) (*Recording, error) {
 			o.Progress(len(r.Lanes))
 		}
 	}
+	r.Sentence = r.sentence()
 	return r, nil
 }
 
-// watched opens the contender's store behind a relay that watches. The caller closes both.
-func (c Contender) watched(o Options, rtt time.Duration) (penny.Store, *relay.Relay, error) {
+// A line is a contender's store behind a relay that watches.
+type line struct {
+	penny.Store
+	relay *relay.Relay
+}
+
+func (c Contender) line(o Options, rtt time.Duration) (line, error) {
 	r, through, err := Through(o.Address, rtt)
 	if err != nil {
-		return nil, nil, err
+		return line{}, err
 	}
 	r.Watch()
-	s, err := c.openAt(through, o.Pool)
+	o.Address = through
+	s, err := c.open(o)
 	if err != nil {
 		r.Close()
-		return nil, nil, err
+		return line{}, err
 	}
-	return s, r, nil
+	return line{s, r}, nil
+}
+
+// hangUp closes the store, and the relay once it has seen the last goodbye.
+func (l line) hangUp() {
+	l.Close()
+	l.relay.Shutdown(time.Second)
 }
 
 // soloCalls is the number of calls that are made one after another to count round trips.
@@ -156,64 +175,66 @@ func (c Contender) solo(ctx context.Context, o Options, rtt time.Duration) (solo
 	if c.Local {
 		return Solo{}, nil // no wire, no round trips
 	}
-	s, r, err := c.watched(o, rtt)
+	l, err := c.line(o, rtt)
 	if err != nil {
 		return solo, err
 	}
-	defer r.Close()
-	defer s.Close()
+	defer l.hangUp()
 	type span struct{ begin, end time.Time }
 	var calls []span
 	var trips, conns int
 	for i := range 2 + soloCalls {
 		if i == 2 {
-			trips, conns = r.Trips(), r.Accepted()
+			trips, conns = l.relay.Trips(), l.relay.Accepted()
 		}
 		begin := time.Now()
-		if err := ask(ctx, s, 100); err != nil {
+		if err := ask(ctx, l, 100); err != nil {
 			return solo, err
 		}
 		calls = append(calls, span{begin, time.Now()})
 	}
-	solo.RoundTrips, solo.Connections = float64(r.Trips()-trips)/soloCalls, float64(r.Accepted()-conns)/soloCalls
+	solo.RoundTrips = float64(l.relay.Trips()-trips) / soloCalls
+	solo.Connections = float64(l.relay.Accepted()-conns) / soloCalls
 	calls = slices.SortedFunc(slices.Values(calls[2:]), func(a, b span) int { return int(a.end.Sub(a.begin) - b.end.Sub(b.begin)) })
-	middle := calls[len(calls)/2]
-	solo.CallMs = since(middle.begin, middle.end)
-	for _, conn := range r.Seen() {
-		served := false
+	median := calls[len(calls)/2]
+	solo.CallMs = since(median.begin, median.end)
+	during := func(t time.Time) bool { return !t.Before(median.begin) && t.Before(median.end) }
+	l.hangUp()
+	for _, conn := range l.relay.Seen() {
 		for _, trip := range conn.Trips {
-			goodbye := trip.Phase == relay.Goodbye // it may still be on its way when the call is over
-			if !goodbye && !trip.Begin.Before(middle.begin) && trip.Begin.Before(middle.end) || goodbye && served && !c.Pooled {
-				solo.Timeline = append(solo.Timeline, tripOf(trip, middle.begin))
-				served = true
+			if during(conn.Opened) || c.Pooled && during(trip.Begin) { // a goodbye may come after the call
+				solo.Timeline = append(solo.Timeline, tripOf(trip, median.begin))
 			}
 		}
 	}
 	return solo, nil
 }
 
-// firstLimit is the limit that the crowd's first call asks with. Each call has a limit of its own, by which the relay's record
-// tells one call's question from another's.
+// firstLimit is the limit that the crowd's first call asks with. Each call asks with a limit of its own, which tells its
+// question from the others' on the wire.
 const firstLimit = 1000
 
 // crowd lets all callers make their calls, each its next one when its last is done.
-func (l *Lane) crowd(ctx context.Context, o Options, c Contender, dsn string, fault *Fault) error {
-	s, r, err := c.watched(o, o.RTT)
-	if err != nil {
-		return err
+func (l *Lane) crowd(ctx context.Context, o Options, c Contender, watcher *pgxpool.Pool, fault *Fault) error {
+	n := 1
+	if !c.Pooled {
+		n = o.Workers // each caller has a line of its own, so that we know whose connections they are
 	}
-	defer r.Close()
-	server := &sampler{dsn: dsn}
-	defer server.close()
-	server.look() // it has its connection before the server is full
+	var lines []line
+	for range n {
+		line, err := c.line(o, o.RTT)
+		if err != nil {
+			return err
+		}
+		defer line.hangUp()
+		lines = append(lines, line)
+	}
 	begin := time.Now()
-	server.begin, server.samples = begin, nil
-	until, stop := context.WithCancel(context.Background())
-	var sampling sync.WaitGroup
+	server := &sampler{pool: watcher, begin: begin}
+	until, stop := context.WithCancel(ctx)
+	var sampling, callers, closing sync.WaitGroup
 	sampling.Go(func() { server.run(until) })
 	var started, done atomic.Int64
-	var callers sync.WaitGroup
-	var mu sync.Mutex // protects the lane
 	var undo func()
 	var failed error
 	l.Calls = make([]*Call, o.Calls)
@@ -221,17 +242,13 @@ func (l *Lane) crowd(ctx context.Context, o Options, c Contender, dsn string, fa
 		callers.Go(func() {
 			for i := int(started.Add(1)) - 1; i < o.Calls && ctx.Err() == nil; i = int(started.Add(1)) - 1 {
 				call := &Call{Caller: caller, Begin: since(begin, time.Now())}
-				err := ask(ctx, s, firstLimit+i)
-				call.End = since(begin, time.Now())
-				mu.Lock()
-				if l.Calls[i] = call; err != nil {
+				if err := ask(ctx, lines[caller%n], firstLimit+i); err != nil {
 					call.Error = explain.Name(err)
-					l.Errors[call.Error]++
 				}
-				l.Elapsed = max(l.Elapsed, call.End)
-				mu.Unlock()
-				if done.Add(1) == int64(o.Calls/2) && fault != nil {
-					l.FaultAt = since(begin, time.Now())
+				call.End = since(begin, time.Now())
+				l.Calls[i] = call
+				if done.Add(1) == int64(max(o.Calls/2, 1)) && fault != nil {
+					l.FaultAt = call.End
 					undo, failed = fault.Do(ctx)
 				}
 			}
@@ -241,19 +258,55 @@ func (l *Lane) crowd(ctx context.Context, o Options, c Contender, dsn string, fa
 	if undo != nil {
 		undo()
 	}
-	server.look()
-	s.Close()
-	for try := 0; !server.look() && try < 50; try++ { // until the server has let go of the connections, a second at most
-		time.Sleep(20 * time.Millisecond)
-	}
 	stop()
 	sampling.Wait()
+	server.look()
+	for _, line := range lines {
+		closing.Go(line.hangUp)
+	}
+	closing.Wait()
+	for try := 0; !server.look() && try < 50; try++ { // the server's processes end a little later
+		time.Sleep(20 * time.Millisecond)
+	}
 	l.Processes = server.samples
 	if err := errors.Join(ctx.Err(), failed); err != nil {
 		return err
 	}
-	l.match(r.Seen(), begin)
+	for _, call := range l.Calls {
+		if l.Elapsed = max(l.Elapsed, call.End); call.Error != "" {
+			l.Errors[call.Error]++
+		}
+	}
+	for i, line := range lines {
+		for _, conn := range line.relay.Seen() {
+			l.Conns = append(l.Conns, l.conn(conn, i, begin))
+		}
+	}
+	slices.SortFunc(l.Conns, func(a, b Conn) int { return cmp.Compare(a.Open, b.Open) })
 	return nil
+}
+
+// conn returns a connection with the calls that its round trips served. Without a pool, it belongs to a call of the caller.
+func (l *Lane) conn(seen relay.Conn, caller int, begin time.Time) Conn {
+	c := Conn{Open: since(begin, seen.Opened), Close: since(begin, seen.Closed)}
+	served := -1
+	for i, call := range l.Calls {
+		if !l.Pooled && call.Caller == caller && call.Begin <= c.Open {
+			served = i // the caller's last one so far
+		}
+	}
+	for _, trip := range slices.Backward(seen.Trips) { // the trips before a question belong to its call, too
+		t := tripOf(trip, begin)
+		if n := callOf(trip.Values); n >= 0 && n < len(l.Calls) {
+			served = n
+		}
+		if served >= 0 && t.Begin >= l.Calls[served].Begin {
+			t.Call = served
+		}
+		c.Trips = append(c.Trips, t)
+	}
+	slices.Reverse(c.Trips)
+	return c
 }
 
 // callOf returns which call asked with these values, -1 if it cannot be told. The limit comes last, as text or in binary.
@@ -271,63 +324,16 @@ func callOf(values [][]byte) int {
 	return -1
 }
 
-// match brings together what the relay saw and what the callers saw.
-func (l *Lane) match(seen []relay.Conn, begin time.Time) {
-	for _, conn := range seen {
-		c := Conn{Open: since(begin, conn.Opened), Close: since(begin, conn.Closed), Call: -1}
-		if conn.Closed.IsZero() {
-			c.Close = since(begin, time.Now())
-		}
-		for _, trip := range slices.Backward(conn.Trips) { // what leads to a question belongs to its call
-			t := tripOf(trip, begin)
-			if n := callOf(trip.Values); n >= 0 && n < len(l.Calls) {
-				c.Call = n
-			}
-			if c.Call >= 0 && t.Begin >= l.Calls[c.Call].Begin {
-				t.Call = c.Call
-			}
-			c.Trips = append(c.Trips, t)
-		}
-		slices.Reverse(c.Trips)
-		l.Conns = append(l.Conns, c)
-	}
-	if l.Pooled {
-		return // here a connection that never answered belongs to the pool
-	}
-	// Without a pool it belongs to a call that failed and has no other, else to the call that had begun, or lost its last
-	// connection, just before.
-	idle, lacks := make([]float64, len(l.Calls)), make([]bool, len(l.Calls))
-	for i, call := range l.Calls {
-		idle[i], lacks[i] = call.Begin, call.Error != ""
-	}
-	for k := range l.Conns {
-		c := &l.Conns[k]
-		if c.Call < 0 {
-			for i, call := range l.Calls {
-				if idle[i] <= c.Open && c.Open <= call.End && (c.Call < 0 || lacks[i] && !lacks[c.Call] || lacks[i] == lacks[c.Call] && idle[i] > idle[c.Call]) {
-					c.Call = i
-				}
-			}
-		}
-		if c.Call >= 0 {
-			idle[c.Call], lacks[c.Call] = c.Close, false
-		}
-	}
-}
-
 // every is how often the server is asked for its processes.
 const every = 15 * time.Millisecond
 
 // Watcher is the application name of the connection that asks the server for its processes.
 const Watcher = "penny lab"
 
-// A sampler asks the server for the processes of its clients. If its connection breaks, it opens another.
+// A sampler asks the server for the processes of its clients.
 type sampler struct {
-	dsn   string
-	begin time.Time
-
-	mu      sync.Mutex // protects the following
-	conn    *pgx.Conn
+	pool    *pgxpool.Pool
+	begin   time.Time
 	samples []Sample
 }
 
@@ -338,46 +344,20 @@ func (s *sampler) run(ctx context.Context) {
 	}
 }
 
-// look takes a sample, and reports whether the server has no client any more. While the server is down it has none.
+// look takes a sample, and reports whether the server has no client. While the server is down it has none.
 func (s *sampler) look() (none bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	pids, err := s.ask(ctx)
+	pids := []int32{}
+	err := s.pool.QueryRow(ctx, `SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1`, Watcher).Scan(&pids)
 	if err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
-		return false // it is not known
+		return false // we do not know
 	}
 	if n := len(s.samples); n == 0 || !slices.Equal(s.samples[n-1].PIDs, pids) {
 		s.samples = append(s.samples, Sample{since(s.begin, time.Now()), pids})
 	}
 	return len(pids) == 0
-}
-
-func (s *sampler) ask(ctx context.Context) (pids []int32, err error) {
-	if s.conn == nil {
-		config, err := pgx.ParseConfig(s.dsn)
-		if err != nil {
-			return nil, err
-		}
-		config.RuntimeParams["application_name"] = Watcher
-		if s.conn, err = pgx.ConnectConfig(ctx, config); err != nil {
-			return []int32{}, err
-		}
-	}
-	err = s.conn.QueryRow(ctx, `SELECT coalesce(array_agg(pid ORDER BY pid), '{}') FROM pg_stat_activity
-		WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> $1`, Watcher).Scan(&pids)
-	if err != nil {
-		s.close()
-	}
-	return pids, err
-}
-
-func (s *sampler) close() {
-	if s.conn != nil {
-		s.conn.Close(context.Background())
-		s.conn = nil
-	}
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -3,11 +3,14 @@
 package relay
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,7 +33,7 @@ type Relay struct {
 // A pair is a client's connection and the connection to the server that belongs to it.
 type pair struct {
 	client, server net.Conn
-	swallow        chan struct{} // closed when nothing passes any more
+	swallow        atomic.Bool // nothing passes any more
 }
 
 // Start starts a relay to target at a free port of 127.0.0.1. The target is a host and port, or the path of a Unix socket.
@@ -43,6 +46,20 @@ func Start(target string, roundTrip time.Duration) (*Relay, error) {
 	r := &Relay{listener: listener, target: target, delay: roundTrip / 2, pairs: make(map[*pair]bool)}
 	r.work.Go(r.accept)
 	return r, nil
+}
+
+// Before starts a relay to the host of a server's URL, and returns it with the URL that leads through it.
+func Before(address string, roundTrip time.Duration) (*Relay, string, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, "", errors.New("start a relay: the address does not parse") // the parser's own error shows the password
+	}
+	r, err := Start(u.Host, roundTrip)
+	if err != nil {
+		return nil, "", err
+	}
+	u.Host = r.Addr()
+	return r, u.String(), nil
 }
 
 // Addr returns the host and port where the relay listens.
@@ -66,22 +83,21 @@ func (r *Relay) Cut() {
 // Swallow loses everything that is sent from now on over the connections that are open now, and keeps them open. New
 // ones pass.
 func (r *Relay) Swallow() {
-	r.each(func(p *pair) {
-		select {
-		case <-p.swallow:
-		default:
-			close(p.swallow)
-		}
-	})
+	r.each(func(p *pair) { p.swallow.Store(true) })
 }
 
 // Close closes the relay and all its connections, and waits until they are gone.
-func (r *Relay) Close() error {
-	r.mu.Lock()
-	r.ended = true
-	r.mu.Unlock()
+func (r *Relay) Close() error { return r.Shutdown(0) }
+
+// Shutdown stops listening and waits until the clients have closed their connections. After patience it cuts the rest.
+func (r *Relay) Shutdown(patience time.Duration) error {
 	err := r.listener.Close()
-	r.Cut()
+	defer time.AfterFunc(patience, func() {
+		r.mu.Lock()
+		r.ended = true
+		r.mu.Unlock()
+		r.Cut()
+	}).Stop()
 	r.work.Wait()
 	return err
 }
@@ -100,21 +116,16 @@ func (r *Relay) accept() {
 		if err != nil {
 			return
 		}
-		r.mu.Lock()
-		r.accepted++
-		r.mu.Unlock()
-		w := r.watch()
-		r.work.Go(func() {
-			defer w.ended()
-			r.pass(client, w)
-		})
+		w := r.welcome()
+		r.work.Go(func() { r.pass(client, w) })
 	}
 }
 
 // pass connects a client to the server and passes both ways until either side ends.
 func (r *Relay) pass(client net.Conn, w *watcher) {
+	defer w.ended()
 	defer client.Close()
-	// The kernel has accepted the client at once. On a real network that takes a round trip.
+	// The kernel accepts a client at once. On a real network that takes a round trip.
 	time.Sleep(2 * r.delay)
 	network := "tcp"
 	if strings.HasPrefix(r.target, "/") {
@@ -126,7 +137,7 @@ func (r *Relay) pass(client net.Conn, w *watcher) {
 	}
 	defer server.Close()
 	w.opened()
-	p := &pair{client, server, make(chan struct{})}
+	p := &pair{client: client, server: server}
 	r.mu.Lock()
 	if r.ended {
 		r.mu.Unlock()
@@ -146,12 +157,9 @@ func (r *Relay) pass(client net.Conn, w *watcher) {
 		arrived, delivered func([]byte) // all times are taken at the client's side
 	}{{client, server, w.sent, nothing}, {server, client, nothing, w.answered}} {
 		both.Go(func() {
-			r.copy(way.to, way.from, p.swallow, way.arrived, way.delivered)
+			r.copy(way.to, way.from, &p.swallow, way.arrived, way.delivered)
 			w.ended()
-			// When one side has hung up, the other side hears of it, unless the relay loses everything.
-			select {
-			case <-p.swallow:
-			default:
+			if !p.swallow.Load() {
 				way.to.Close()
 			}
 		})
@@ -159,7 +167,7 @@ func (r *Relay) pass(client net.Conn, w *watcher) {
 	both.Wait()
 }
 
-// A parcel is something on its way.
+// A parcel is data that the relay holds until it is due.
 type parcel struct {
 	data []byte
 	due  time.Time
@@ -167,7 +175,7 @@ type parcel struct {
 
 // copy passes on what from sends, each part when its time has come, and calls arrived and delivered for it; arrived gets
 // nil at the end. Many parts can be on their way at once: the relay makes an answer late, not the line narrow.
-func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}, arrived, delivered func([]byte)) {
+func (r *Relay) copy(to io.Writer, from io.Reader, swallow *atomic.Bool, arrived, delivered func([]byte)) {
 	way := make(chan parcel, 1024)
 	r.work.Go(func() {
 		defer close(way)
@@ -189,14 +197,10 @@ func (r *Relay) copy(to io.Writer, from io.Reader, swallow <-chan struct{}, arri
 		if r.delay > 0 {
 			time.Sleep(time.Until(p.due))
 		}
-		select {
-		case <-swallow:
-		default:
-			if !failed {
-				delivered(p.data)
-				_, err := to.Write(p.data)
-				failed = err != nil
-			}
+		if !failed && !swallow.Load() {
+			delivered(p.data)
+			_, err := to.Write(p.data)
+			failed = err != nil
 		}
 	}
 }

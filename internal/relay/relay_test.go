@@ -9,35 +9,23 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"example.com/penny/internal/pgtest"
 )
 
 // echo is a server that answers each line with the same line.
 func echo(t *testing.T) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
-	go func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			}()
-		}
-	}()
-	return listener.Addr().String()
+	return pgtest.Serve(t, func(conn net.Conn) {
+		defer conn.Close()
+		_, _ = io.Copy(conn, conn)
+	})
 }
 
-// patience is for answers that come; a test that runs well does not wait so long.
+// patience is how long a test waits for an answer that should come.
 const patience = time.Minute
 
-// dial connects to the relay. say says a line and waits for its echo, but not longer than patience.
+// dial connects to the relay. say sends a line and waits for its echo, at most for patience.
 func dial(t *testing.T, r *Relay) (say func(line string, patience time.Duration) error) {
 	t.Helper()
 	conn, err := net.Dial("tcp", r.Addr())
@@ -71,7 +59,8 @@ func start(t *testing.T, roundTrip time.Duration) *Relay {
 	return r
 }
 
-func TestWhatIsSentArrivesAndTakesItsTime(t *testing.T) {
+func TestDataArrivesAfterTheDelay(t *testing.T) {
+	t.Parallel()
 	r := start(t, 40*time.Millisecond)
 	say := dial(t, r)
 	if err := say("hello", patience); err != nil {
@@ -84,14 +73,15 @@ func TestWhatIsSentArrivesAndTakesItsTime(t *testing.T) {
 		}
 	}
 	if took := time.Since(begin); took < 3*40*time.Millisecond {
-		t.Errorf("three round trips of 40 ms took %v", took)
+		t.Errorf("three round trips of 40 ms took %v, want at least 120ms", took)
 	}
 	if r.Accepted() != 1 {
-		t.Errorf("%d connections were accepted", r.Accepted())
+		t.Errorf("%d connections were accepted, want 1", r.Accepted())
 	}
 }
 
-func TestACutEndsTheConnectionsThatAreOpenAndNoOthers(t *testing.T) {
+func TestCutEndsTheOpenConnectionsAndNoOthers(t *testing.T) {
+	t.Parallel()
 	r := start(t, 0)
 	old := dial(t, r)
 	if err := old("hello", patience); err != nil {
@@ -99,14 +89,15 @@ func TestACutEndsTheConnectionsThatAreOpenAndNoOthers(t *testing.T) {
 	}
 	r.Cut()
 	if err := old("hello", patience); err == nil {
-		t.Error("a connection outlived the cut")
+		t.Error("no error on an open connection after Cut")
 	}
 	if err := dial(t, r)("hello", patience); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
 }
 
-func TestWhatIsSwallowedGetsNoAnswerAndNoEnd(t *testing.T) {
+func TestAfterSwallowAnOpenConnectionHangs(t *testing.T) {
+	t.Parallel()
 	r := start(t, 0)
 	old := dial(t, r)
 	if err := old("hello", patience); err != nil {

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -46,10 +47,9 @@ func (r *Relay) Watch() {
 func (r *Relay) Seen() []Conn {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	seen := make([]Conn, len(r.seen))
-	for i, c := range r.seen {
-		seen[i] = *c
-		seen[i].Trips = append([]Trip(nil), c.Trips...)
+	var seen []Conn
+	for _, c := range r.seen {
+		seen = append(seen, Conn{c.Opened, c.Closed, slices.Clone(c.Trips)})
 	}
 	return seen
 }
@@ -79,10 +79,11 @@ type watcher struct {
 	hidden  bool   // the connection is encrypted, or its client does not speak PostgreSQL's protocol
 }
 
-// watch returns the watcher of a connection that has just come.
-func (r *Relay) watch() *watcher {
+// welcome counts a connection that has just come, and returns its watcher.
+func (r *Relay) welcome() *watcher {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.accepted++
 	if !r.watching {
 		return nil
 	}

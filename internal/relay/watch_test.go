@@ -2,7 +2,6 @@ package relay_test
 
 import (
 	"context"
-	"net/url"
 	"slices"
 	"strconv"
 	"testing"
@@ -32,18 +31,13 @@ func phases(t *testing.T, r *relay.Relay) []string {
 // watched returns an address that leads through a watching relay to the server at address.
 func watched(t *testing.T, address string, roundTrip time.Duration) (*relay.Relay, string) {
 	t.Helper()
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal("the address does not parse")
-	}
-	r, err := relay.Start(u.Host, roundTrip)
+	r, through, err := relay.Before(address, roundTrip)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.Close() })
 	r.Watch()
-	u.Host = r.Addr()
-	return r, u.String()
+	return r, through
 }
 
 func ask(t *testing.T, address string) {
@@ -59,6 +53,7 @@ func ask(t *testing.T, address string) {
 }
 
 func TestTheRelayCountsTheRoundTripsOfAConnectionAndKnowsTheirPhases(t *testing.T) {
+	t.Parallel()
 	r, address := watched(t, pgtest.BooksURL(t), 10*time.Millisecond)
 	ask(t, address)
 	pgtest.Eventually(t, time.Minute, "the relay has seen the end", func() bool { return !r.Seen()[0].Closed.IsZero() })
@@ -67,20 +62,21 @@ func TestTheRelayCountsTheRoundTripsOfAConnectionAndKnowsTheirPhases(t *testing.
 		t.Errorf("got %v, want %v", got, want)
 	}
 	if n := r.Trips(); n != 6 {
-		t.Errorf("%d round trips, want 6", n)
+		t.Errorf("got %d round trips, want 6", n)
 	}
 	for _, trip := range r.Seen()[0].Trips[:6] {
 		if took := trip.End.Sub(trip.Begin); took < 10*time.Millisecond {
-			t.Errorf("%s took %v over a line of 10 ms", trip.Phase, took)
+			t.Errorf("%s took %v, want at least 10ms", trip.Phase, took)
 		}
 	}
 	if values := r.Seen()[0].Trips[5].Values; len(values) != 2 || string(values[0]) != "Kernighan" {
-		t.Errorf("the question's values are %q", values)
+		t.Errorf("the question's values are %q, want 2, the first Kernighan", values)
 	}
 }
 
 // Under TLS a relay cannot read, but the direction still changes at each round trip.
-func TestTheRelayCountsUnderTLS(t *testing.T) {
+func TestTheRelayCountsRoundTripsUnderTLS(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Server(t, localpg.Options{TLS: true})
 	pgtest.LoadBooks(t, server.URL("postgres"))
 	r, address := watched(t, server.URL("postgres"), 0)
@@ -88,12 +84,13 @@ func TestTheRelayCountsUnderTLS(t *testing.T) {
 	pgtest.Eventually(t, time.Minute, "the relay has seen the end", func() bool { return !r.Seen()[0].Closed.IsZero() })
 	got := phases(t, r)
 	if n := r.Trips(); n != 9 || got[0] != relay.Socket || got[1] != relay.TLS || !slices.Contains(got, relay.Encrypted) || slices.Contains(got, relay.Question) {
-		t.Errorf("%d round trips, want 9: %v", n, got)
+		t.Errorf("got %d round trips, want 9: %v", n, got)
 	}
 }
 
 // pgx sends a batch at once, and its answers of two megabytes come in many pieces.
 func TestManyPiecesAreStillOneRoundTrip(t *testing.T) {
+	t.Parallel()
 	r, address := watched(t, pgtest.BooksURL(t), 0)
 	conn, err := pgx.Connect(t.Context(), address)
 	if err != nil {
@@ -109,6 +106,6 @@ func TestManyPiecesAreStillOneRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	if n := r.Trips() - before; n > 2 {
-		t.Errorf("%d round trips, want one to prepare and one to ask", n)
+		t.Errorf("got %d round trips, want 2: one to prepare and one to ask", n)
 	}
 }

@@ -1,31 +1,27 @@
-// Package retry asks a database within a time, and once more if the connection died under the question.
+// Package retry asks a database within a time limit, and asks once more if the connection dies.
 package retry
 
 import (
 	"context"
-	"database/sql/driver"
-	"errors"
-	"io"
-	"net"
-	"slices"
-	"syscall"
 	"time"
+
+	"example.com/penny/internal/explain"
 )
 
 // Read calls ask, and calls it once more if the connection died and ctx has not ended. Use it only for a question that
 // changes nothing: when a connection dies, nobody knows whether the server did what it was asked.
 func Read(ctx context.Context, ask func() error) error {
 	err := ask()
-	if err != nil && ctx.Err() == nil && died(err) {
+	if err != nil && ctx.Err() == nil && explain.Ended(err) {
 		err = ask()
 	}
 	return err
 }
 
-// grace is the time that a driver has to heed the end of its context.
+// grace is the time that a driver has to notice that its context has ended.
 const grace = 200 * time.Millisecond
 
-// Within calls ask with a context that ends after patience, and returns ask's answer. If ask does not heed its context, Within
+// Within calls ask with a context that ends after patience, and returns ask's answer. If ask ignores its context, Within
 // returns the context's error without it: lib/pq may wait for a silent server for ever.
 func Within[T any](ctx context.Context, patience time.Duration, ask func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -50,26 +46,4 @@ func Within[T any](ctx context.Context, patience time.Duration, ask func(context
 	case <-time.After(grace):
 		return *new(T), ctx.Err()
 	}
-}
-
-// died reports whether err says that a connection ended before its answer came.
-func died(err error) bool {
-	var server interface{ SQLState() string } // lib/pq's and pgx's errors both have it
-	if errors.As(err, &server) {
-		return slices.Contains([]string{
-			"57P01", // admin_shutdown
-			"57P02", // crash_shutdown
-			"08006", // connection_failure
-		}, server.SQLState())
-	}
-	var unsent interface{ SafeToRetry() bool } // pgx's, when it finds that the connection is closed
-	if errors.As(err, &unsent) && unsent.SafeToRetry() {
-		return true
-	}
-	for _, end := range []error{driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed, syscall.ECONNRESET, syscall.EPIPE} {
-		if errors.Is(err, end) {
-			return true
-		}
-	}
-	return false
 }

@@ -13,7 +13,7 @@ type serverError string
 func (e serverError) Error() string    { return "server error " + string(e) }
 func (e serverError) SQLState() string { return string(e) }
 
-func TestReadAsksOnceMoreIfTheConnectionDied(t *testing.T) {
+func TestReadTriesAgainOnceIfTheConnectionDied(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, c := range []struct {
@@ -36,7 +36,7 @@ func TestReadAsksOnceMoreIfTheConnectionDied(t *testing.T) {
 				return c.err
 			})
 			if calls != c.want || !errors.Is(err, c.err) {
-				t.Errorf("%d calls and %v, want %d and %v", calls, err, c.want, c.err)
+				t.Errorf("got %d calls and %v, want %d and %v", calls, err, c.want, c.err)
 			}
 		})
 	}

@@ -24,7 +24,7 @@ func Owned(info os.FileInfo) bool {
 	return ok && int(stat.Uid) == os.Geteuid()
 }
 
-// sweep removes a folder of this user's that nobody holds.
+// sweep removes a folder of this user if no process holds its lock.
 func sweep(folder string) {
 	if info, err := os.Lstat(folder); err != nil || !info.IsDir() || !Owned(info) {
 		return

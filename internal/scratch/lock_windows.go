@@ -21,7 +21,7 @@ func Lock(f *os.File) error {
 // Owned reports whether a file belongs to this user. On Windows each user has a temporary folder and a home of their own.
 func Owned(os.FileInfo) bool { return true }
 
-// sweep removes a folder that nobody holds: Windows renames no folder in which a program has a file open.
+// sweep removes a folder if no process uses it: Windows renames no folder in which a file is open.
 func sweep(folder string) {
 	if _, err := os.Stat(filepath.Join(folder, lockName)); err != nil {
 		return

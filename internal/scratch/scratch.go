@@ -1,7 +1,7 @@
-// Package scratch makes temporary folders that are removed even after their program was killed: by the next that runs.
+// Package scratch makes temporary folders. If a program is killed, the next one that makes such a folder removes its folder.
 //
-// A folder belongs to whoever holds the lock on its lock file. The system drops the lock when its last holder has ended,
-// and it works between containers that share a folder, where process IDs mean nothing.
+// A folder belongs to the processes that hold the lock on its lock file. The system drops the lock when the last of them ends.
+// This works between containers that share a folder, where process IDs mean nothing.
 package scratch
 
 import (
@@ -15,10 +15,10 @@ import (
 
 const (
 	prefix   = "penny-"        // begins the names of all folders
-	lockName = "penny-scratch" // tells a folder of ours from others with such a name
+	lockName = "penny-scratch" // says that the folder is ours
 )
 
-// ErrLocked is the error of Lock if somebody else holds the lock.
+// ErrLocked is the error of Lock if another process holds the lock.
 var ErrLocked = errors.New("another process holds the lock")
 
 // A Folder is a temporary folder.
@@ -27,13 +27,17 @@ type Folder struct {
 	Lock *os.File // a child process that inherits it keeps the folder too
 }
 
-// New makes a folder penny-NAME-… in parent, or in the system's temporary folder if parent is empty. Everybody may enter
-// it, so that another user's server can; only its owner can list or write it.
+// New makes a folder penny-NAME-… in parent, or in the system's temporary folder if parent is empty. Other users, such as
+// PostgreSQL's, may enter it; only its owner can list or write it.
 func New(parent, name string) (*Folder, error) {
 	if parent == "" {
 		parent = os.TempDir()
 	}
-	old, _ := filepath.Glob(filepath.Join(parent, prefix+"*-*")) // the pattern is a good one
+	parent, err := filepath.Abs(parent) // a child process has another current folder
+	if err != nil {
+		return nil, fmt.Errorf("make a temporary folder: %w", err)
+	}
+	old, _ := filepath.Glob(filepath.Join(parent, prefix+"*-*")) // it fails only for a malformed pattern
 	for _, folder := range old {
 		sweep(folder)
 	}
@@ -68,7 +72,7 @@ func (f *Folder) Remove() error {
 	return os.RemoveAll(f.Path)
 }
 
-// Wait waits until it has locked a file.
+// Wait locks a file. It waits for other processes that hold the lock.
 func Wait(ctx context.Context, f *os.File) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

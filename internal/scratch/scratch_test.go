@@ -12,7 +12,7 @@ import (
 	"example.com/penny/internal/scratch"
 )
 
-func TestAFolderIsRemovedByTheNextAfterItsOwnerHasEnded(t *testing.T) {
+func TestNewRemovesTheFoldersOfOwnersThatHaveEnded(t *testing.T) {
 	parent := t.TempDir()
 	folder := func() *scratch.Folder {
 		t.Helper()
@@ -30,7 +30,7 @@ func TestAFolderIsRemovedByTheNextAfterItsOwnerHasEnded(t *testing.T) {
 	}
 	last := folder()
 	if _, err := os.Stat(killed.Path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the folder of the one that was killed is left: %v", err)
+		t.Errorf("the folder of an owner that was killed is left: %v", err)
 	}
 	for _, path := range []string{alive.Path, last.Path, other} {
 		if _, err := os.Stat(path); err != nil {
@@ -41,7 +41,21 @@ func TestAFolderIsRemovedByTheNextAfterItsOwnerHasEnded(t *testing.T) {
 		t.Error(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(parent, "*")); !slices.Equal(left, []string{other}) {
-		t.Errorf("left are %v", left)
+		t.Errorf("got the folders %v, want only %s", left, other)
+	}
+}
+
+func TestAFolderInARelativeTMPDIRHasAnAbsolutePath(t *testing.T) {
+	t.Chdir(t.TempDir())
+	t.Setenv("TMPDIR", ".")
+	t.Setenv("TMP", ".")
+	f, err := scratch.New("", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Remove()
+	if !filepath.IsAbs(f.Path) {
+		t.Errorf("got %s, want an absolute path", f.Path)
 	}
 }
 
@@ -85,7 +99,7 @@ func TestWaitEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := scratch.Wait(ctx, second); !errors.Is(err, context.Canceled) || !errors.Is(err, scratch.ErrLocked) {
-		t.Errorf("the second one got %v", err)
+		t.Errorf("got %v, want context.Canceled and ErrLocked", err)
 	}
 	first.Close()
 	if err := scratch.Wait(t.Context(), second); err != nil {

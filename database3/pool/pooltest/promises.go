@@ -16,89 +16,74 @@ import (
 // ample is a deadline that leaves time to recover from each of the faults.
 const ample = 15 * time.Second
 
+// idle is how long the pools trust an idle connection, and a little more.
+const idle = 1100 * time.Millisecond
+
 // A promise is something that a program relies on.
 type promise struct {
 	name   string
 	wrong  string // what is probably wrong with a pool that does not keep it
 	breaks bool   // it breaks the exam's own server
 	queues bool   // it has a queue of callers
-	keep   func(context.Context, *trial) error
+	keep   func(context.Context, *trial)
 }
 
 // promises begins with the easiest.
 var promises = []promise{
-	{name: "a connection is used again", wrong: "Release does not keep the connection, or Acquire does not look there first",
-		keep: func(ctx context.Context, t *trial) error {
+	{name: "a connection is used again", wrong: "Release does not keep the connection, or Acquire ignores it",
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
-			if err := reads(ctx, t.pool(db.url, 4), 1, 20, ample, "SELECT 1"); err != nil {
-				return err
-			}
+			t.must(reads(ctx, t.pool(db.url, 4), 1, 20, ample, "SELECT 1"))
 			if n := db.count(); n != 1 {
-				return fmt.Errorf("after 20 reads in a row the server counts %d connections, want 1", n)
+				t.fail("after 20 reads in a row the server counts %d connections, want 1", n)
 			}
-			return nil
 		}},
 	{name: "a caller that panics while it has a connection costs the others nothing", wrong: "a deferred Release does not free the place",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 1)
 			func() {
 				defer func() { _ = recover() }()
-				loan, err := p.Acquire(ctx)
-				t.must(err)
-				defer loan.Release()
+				defer t.acquire(ctx, p).Release()
 				panic("in the middle of something")
 			}()
-			return reads(ctx, p, 4, 2, 5*time.Second, "SELECT 1")
+			t.must(reads(ctx, p, 4, 2, 5*time.Second, "SELECT 1"))
 		}},
 	{name: "a failed transaction spoils nobody's query", wrong: "Release keeps a connection that is in a transaction",
-		keep: func(ctx context.Context, t *trial) error { return t.spoiled(ctx, "BEGIN", "SELECT 1/0") }},
+		keep: func(ctx context.Context, t *trial) { t.spoiled(ctx, "BEGIN", "SELECT 1/0") }},
 	{name: "an open transaction spoils nobody's query", wrong: "Release keeps a connection that is in a transaction",
-		keep: func(ctx context.Context, t *trial) error {
-			return t.spoiled(ctx, "BEGIN", "SET LOCAL statement_timeout = 1")
-		}},
+		keep: func(ctx context.Context, t *trial) { t.spoiled(ctx, "BEGIN", "SET LOCAL statement_timeout = 1") }},
 	{name: "unread rows spoil nobody's query", wrong: "Release keeps a connection whose rows were not read, or waits for them",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
 			p := t.pool(t.database().url, 1)
-			loan, err := p.Acquire(ctx)
-			if err != nil {
-				return err
-			}
-			if err := loan.Rows(ctx, "SELECT generate_series(1, 100000)"); err != nil {
-				return err
-			}
+			loan := t.acquire(ctx, p)
+			t.must(loan.Rows(ctx, "SELECT generate_series(1, 100000)"))
 			loan.Release()
-			return reads(ctx, p, 4, 2, 5*time.Second, "SELECT 1")
+			t.must(reads(ctx, p, 4, 2, 5*time.Second, "SELECT 1"))
 		}},
 	{name: "a second Release does nothing", wrong: "Release gives the same connection back twice, so that two callers get it",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 2)
-			loan, err := p.Acquire(ctx)
-			if err != nil {
-				return err
-			}
+			loan := t.acquire(ctx, p)
 			loan.Release()
 			loan.Release()
-			return reads(ctx, p, 2, 10, ample, "SELECT pg_sleep(0.01)")
+			t.must(reads(ctx, p, 2, 10, ample, "SELECT pg_sleep(0.01)"))
 		}},
 	{name: "a herd on a cold pool opens no more than max connections", wrong: "nothing bounds the connections",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 4)
-			return db.bounded(4, func() error { return reads(ctx, p, 100, 5, ample, "SELECT 1") })
+			db.bounded(4, func() error { return reads(ctx, p, 100, 5, ample, "SELECT 1") })
 		}},
 	{name: "two hundred callers on a server with twenty places lose no read", wrong: "nothing bounds the connections", breaks: true,
-		keep: func(ctx context.Context, t *trial) error {
-			return reads(ctx, t.pool(t.breakable(ctx).URL("postgres"), 10), 200, 3, ample, "SELECT 1")
+		keep: func(ctx context.Context, t *trial) {
+			t.must(reads(ctx, t.pool(t.exam.server.URL("postgres"), 10), 200, 3, ample, "SELECT 1"))
 		}},
 	{name: "a caller that stops waiting gets its error at once and leaves no gap", wrong: "Acquire ignores its context, or loses a place when it ends",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 1)
-			loan, err := p.Acquire(ctx)
-			if err != nil {
-				return err
-			}
+			loan := t.acquire(ctx, p)
 			impatient, cancel := context.WithCancel(ctx)
 			failed := make(chan error, 1)
 			go func() {
@@ -106,6 +91,7 @@ var promises = []promise{
 				failed <- err
 			}()
 			cancel()
+			var err error
 			select {
 			case err = <-failed:
 			case <-time.After(5 * time.Second):
@@ -113,98 +99,79 @@ var promises = []promise{
 			}
 			loan.Release()
 			if !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("a caller that was cancelled while it waited got: %v", err)
+				t.fail("a caller that was cancelled while it waited got %v, want context.Canceled", err)
 			}
-			return read(ctx, p, ample, "SELECT 1")
+			t.must(read(ctx, p, ample, "SELECT 1"))
 		}},
 	{name: "callers are served in the order in which they come", wrong: "the callers that wait have no order", queues: true,
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 1)
-			loan, err := p.Acquire(ctx)
-			if err != nil {
-				return err
-			}
+			loan := t.acquire(ctx, p)
 			served, err := queue(ctx, p, 40)
 			loan.Release()
-			if err != nil {
-				return err
-			}
+			t.must(err)
 			var order []int
 			for range 40 {
 				order = append(order, <-served)
 			}
 			if !slices.IsSorted(order) || order[0] != 0 {
-				return fmt.Errorf("served in the order %v", order)
+				t.fail("served in the order %v", order)
 			}
-			return nil
 		}},
 	{name: "Close wakes the callers that wait", wrong: "Close does not tell the callers that wait, or waits for the connections in use", queues: true,
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 1)
-			loan, err := p.Acquire(ctx)
-			if err != nil {
-				return err
-			}
-			defer loan.Release()
+			defer t.acquire(ctx, p).Release()
 			served, err := queue(ctx, p, 5)
-			if err != nil {
-				return err
-			}
+			t.must(err)
 			go p.Close()
 			for range 5 {
 				select {
 				case i := <-served:
 					if i != -1 {
-						return fmt.Errorf("caller %d was served by a closed pool", i)
+						t.fail("caller %d was served by a closed pool", i)
 					}
 				case <-time.After(2 * time.Second):
-					return errors.New("a caller still waits, two seconds after Close")
+					t.fail("a caller still waits, two seconds after Close")
 				}
 			}
-			return nil
 		}},
 	{name: "after Close nothing is lent, the server counts no connection, and no goroutine is left", wrong: "Close does not close all that the pool has",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			before := t.goroutines()
 			p := t.pool(db.url, 4)
-			if err := fill(ctx, p, 4); err != nil {
-				return err
-			}
+			t.fill(ctx, p, 4)
 			p.Close()
 			p.Close() // twice is fine
 			if _, err := p.Acquire(ctx); err == nil {
-				return errors.New("a closed pool lends a connection")
+				t.fail("a closed pool lends a connection")
 			}
 			t.eventually("the server counts no connection", func() bool { return db.count() == 0 })
 			t.eventually("the goroutines are gone", func() bool { return t.goroutines() <= before })
-			return nil
 		}},
 	{name: "a wrong password is reported and not tried again", wrong: "Acquire tries again though waiting does not help",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			relay, relayed := t.relay(t.database().url)
-			p := t.pool(as(relayed, "", "wrong"), 2)
+			p := t.pool(t.as(relayed, "", "wrong"), 2)
 			if err := read(ctx, p, ample, "SELECT 1"); err == nil || errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("with a wrong password: %v", err)
+				t.fail("with a wrong password: got %v, want the server's error", err)
 			}
 			if n := relay.Accepted(); n != 1 {
-				return fmt.Errorf("the password was tried %d times", n)
+				t.fail("the password was tried %d times, want once", n)
 			}
-			return nil
 		}},
 	{name: "a query that is cancelled costs the others nothing", wrong: "a connection that a context closed is lent again",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			p := t.pool(t.database().url, 2)
-			if err := fill(ctx, p, 1); err != nil { // else the deadline could pass while the pool still connects
-				return err
-			}
+			t.fill(ctx, p, 1) // else the deadline could pass while the pool still connects
 			if err := read(ctx, p, 50*time.Millisecond, "SELECT pg_sleep(10)"); !errors.Is(err, context.DeadlineExceeded) {
-				return fmt.Errorf("a query past its deadline: %v", err)
+				t.fail("a query past its deadline: got %v, want context.DeadlineExceeded", err)
 			}
-			return reads(ctx, p, 8, 5, ample, "SELECT 1")
+			t.must(reads(ctx, p, 8, 5, ample, "SELECT 1"))
 		}},
 	{name: "callers that are cancelled never make the server count more than max", wrong: "a place is free before the server has closed its connection",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 4)
 			most := 0
@@ -216,77 +183,60 @@ var promises = []promise{
 				most = max(most, db.count())
 			}
 			if most > 4 {
-				return fmt.Errorf("the server counted %d connections at once, want 4 at most", most)
+				t.fail("the server counted %d connections at once, want 4 at most", most)
 			}
-			return reads(ctx, p, 8, 2, ample, "SELECT 1")
+			t.must(reads(ctx, p, 8, 2, ample, "SELECT 1"))
 		}},
-	{name: "idle connections that were killed cost no read two seconds later", wrong: "a connection that was idle for long is lent without a check",
-		keep: func(ctx context.Context, t *trial) error { return t.afterKilling(ctx, 2*time.Second) }},
+	{name: "idle connections that were killed cost no read two seconds later", wrong: "a connection that was idle for a long time is lent without a check",
+		keep: func(ctx context.Context, t *trial) { t.afterKilling(ctx, 2*time.Second) }},
 	{name: "idle connections that were killed cost no read at once", wrong: "after one connection died, the others are lent without a check",
-		keep: func(ctx context.Context, t *trial) error { return t.afterKilling(ctx, 0) }},
+		keep: func(ctx context.Context, t *trial) { t.afterKilling(ctx, 0) }},
 	{name: "a connection that died among the idle never makes the server count more than max", wrong: "a dead connection's place is counted twice",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 6)
-			if err := fill(ctx, p, 6); err != nil {
-				return err
-			}
+			t.fill(ctx, p, 6)
 			var killed int
-			t.must(db.others("count(pg_terminate_backend(pid)) FILTER (WHERE pid = (SELECT max(pid) FROM pg_stat_activity"+
-				" WHERE datname = current_database() AND pid <> pg_backend_pid()))", &killed))
+			db.others("count(pg_terminate_backend(pid)) FILTER (WHERE pid = (SELECT max(pid) FROM pg_stat_activity"+
+				" WHERE datname = current_database() AND pid <> pg_backend_pid()))", &killed)
 			t.eventually("the killed connection is gone", func() bool { return db.count() == 5 })
-			<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
-			return db.bounded(6, func() error { return reads(ctx, p, 12, 3, ample, "SELECT pg_sleep(0.02)") })
+			<-time.After(idle)
+			db.bounded(6, func() error { return reads(ctx, p, 12, 3, ample, "SELECT pg_sleep(0.02)") })
 		}},
 	{name: "a connection that is killed in the middle of a query costs no read", wrong: "the second try gets a dead connection, too",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 4)
-			result := make(chan error, 1)
-			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(2)") }()
-			db.awaitQueries(4)
-			db.killAll()
-			return <-result
+			t.during(ctx, db, p, db.killAll)
 		}},
 	{name: "a network that is cut in the middle of a query costs no read", wrong: "the second try gets a dead connection, too",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			relay, relayed := t.relay(db.url)
-			p := t.pool(relayed, 4)
-			result := make(chan error, 1)
-			go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(2)") }()
-			db.awaitQueries(4)
-			relay.Cut()
-			return <-result
+			t.during(ctx, db, t.pool(relayed, 4), relay.Cut)
 		}},
 	{name: "idle connections that the network cut cost no read at once", wrong: "after one connection died, the others are lent without a check",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			relay, relayed := t.relay(t.database().url)
 			p := t.pool(relayed, 8)
-			if err := fill(ctx, p, 8); err != nil {
-				return err
-			}
+			t.fill(ctx, p, 8)
 			relay.Cut()
-			return reads(ctx, p, 1, 8, ample, "SELECT 1")
+			t.must(reads(ctx, p, 1, 8, ample, "SELECT 1"))
 		}},
 	{name: "a network that forgets idle connections costs no read that has time", wrong: "the check of an idle connection has no time limit of its own",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			relay, relayed := t.relay(t.database().url)
 			p := t.pool(relayed, 8)
-			if err := fill(ctx, p, 8); err != nil {
-				return err
-			}
+			t.fill(ctx, p, 8)
 			relay.Swallow()
-			defer relay.Cut()                     // else a pool's Close waits for an answer, too
-			<-time.After(1100 * time.Millisecond) // as long as it takes until the pools take care
-			if err := read(ctx, p, 4*time.Second, "SELECT 1"); err != nil {
-				return err
-			}
-			return reads(ctx, p, 16, 1, 4*time.Second, "SELECT 1")
+			defer relay.Cut() // else a pool's Close waits for an answer, too
+			<-time.After(idle)
+			t.must(read(ctx, p, 4*time.Second, "SELECT 1"))
+			t.must(reads(ctx, p, 16, 1, 4*time.Second, "SELECT 1"))
 		}},
 	{name: "a process of the server that hangs holds up its own caller, until its deadline, and nobody else",
 		wrong: "a lock is held during a query, or while a connection is closed",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 2)
 			const patience = 3 * time.Second
@@ -295,24 +245,23 @@ var promises = []promise{
 			go func() { hung <- read(ctx, p, patience, "SELECT pg_sleep(2)") }()
 			t.freeze(db.awaitQueries(1))
 			if err := reads(ctx, p, 4, 10, 2*time.Second, "SELECT 1"); err != nil {
-				return fmt.Errorf("the others: %w", err)
+				t.fail("the other callers: %w", err)
 			}
 			if err := <-hung; err == nil {
-				return errors.New("the read on a hung process succeeded")
+				t.fail("no error for the read on a hung process")
 			}
 			if took := time.Since(start); took > patience+5*time.Second {
-				return fmt.Errorf("the read on a hung process came back after %v, its deadline was %v", took, patience)
+				t.fail("the read on a hung process returned after %v, its deadline was %v", took, patience)
 			}
-			return nil
 		}},
 	{name: "a server that others have filled costs no read that has time", wrong: "Acquire does not try again when the server is full",
-		keep: func(ctx context.Context, t *trial) error {
+		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			role := "penny_crowd_" + strings.ToLower(rand.Text())
 			_, err := db.admin.Exec(ctx, "CREATE ROLE "+role+" LOGIN PASSWORD 'crowd' CONNECTION LIMIT 4")
 			t.must(err)
 			t.cleanup(func() { _, _ = db.admin.Exec(context.Background(), "DROP ROLE "+role) })
-			crowded := as(db.url, role, "crowd")
+			crowded := t.as(db.url, role, "crowd")
 			var others []func(context.Context) error
 			for range 4 {
 				others = append(others, t.connect(crowded).Close)
@@ -324,30 +273,30 @@ var promises = []promise{
 			for _, leave := range others {
 				t.must(leave(ctx))
 			}
-			return <-result
+			t.must(<-result)
 		}},
 	{name: "a server that restarts costs no read", wrong: "dead connections are lent again, or Acquire does not try again to connect", breaks: true,
-		keep: func(ctx context.Context, t *trial) error {
-			server := t.breakable(ctx)
-			return under(ctx, t.pool(server.URL("postgres"), 8), func() error { return server.Restart(ctx, localpg.Fast) })
+		keep: func(ctx context.Context, t *trial) {
+			server := t.exam.server
+			t.under(ctx, server.URL("postgres"), func() error { return server.Restart(ctx, localpg.Fast) })
 		}},
 	{name: "a server that crashes and starts again costs no read", wrong: "dead connections are lent again, or Acquire does not try again to connect", breaks: true,
-		keep: func(ctx context.Context, t *trial) error {
-			server := t.breakable(ctx)
-			return under(ctx, t.pool(server.URL("postgres"), 8), func() error { return server.Restart(ctx, localpg.Immediate) })
+		keep: func(ctx context.Context, t *trial) {
+			server := t.exam.server
+			t.under(ctx, server.URL("postgres"), func() error { return server.Restart(ctx, localpg.Immediate) })
 		}},
 	{name: "a server that is gone for a while costs no read that has time", wrong: "Acquire does not try again to connect until its deadline", breaks: true,
-		keep: func(ctx context.Context, t *trial) error {
-			server := t.breakable(ctx)
-			return under(ctx, t.pool(server.URL("postgres"), 8), func() error {
+		keep: func(ctx context.Context, t *trial) {
+			server := t.exam.server
+			t.under(ctx, server.URL("postgres"), func() error {
 				server.Halt(localpg.Fast)
 				<-time.After(time.Second) // the outage
 				return server.Resume(ctx)
 			})
 		}},
 	{name: "a failover to the standby costs no read that has time", wrong: "Acquire does not try again while all hosts are standbys", breaks: true,
-		keep: func(ctx context.Context, t *trial) error {
-			primary := t.breakable(ctx)
+		keep: func(ctx context.Context, t *trial) {
+			primary := t.exam.server
 			standby, err := primary.Standby(ctx)
 			t.must(err)
 			t.cleanup(func() { standby.Stop() })
@@ -355,51 +304,40 @@ var promises = []promise{
 			t.must(err)
 			u.Host = fmt.Sprintf("127.0.0.1:%d,127.0.0.1:%d", primary.Port(), standby.Port())
 			u.RawQuery += "&target_session_attrs=read-write"
-			p := t.pool(u.String(), 8)
-			defer primary.Resume(context.Background()) // for the other promises
-			return under(ctx, p, func() error {
+			t.under(ctx, u.String(), func() error {
 				primary.Halt(localpg.Immediate)
 				return standby.Promote(ctx)
 			})
 		}},
 }
 
-// as returns an address with another user, or the same if role is empty, and another password.
-func as(address, role, password string) string {
-	u, err := url.Parse(address)
-	if err != nil {
-		panic(failure{err})
-	}
-	if role == "" {
-		role = u.User.Username()
-	}
-	u.User = url.UserPassword(role, password)
-	return u.String()
-}
-
 // afterKilling fills a pool, has the server kill its idle connections, and reads.
-func (t *trial) afterKilling(ctx context.Context, wait time.Duration) error {
+func (t *trial) afterKilling(ctx context.Context, wait time.Duration) {
 	db := t.database()
 	p := t.pool(db.url, 10)
-	if err := fill(ctx, p, 10); err != nil {
-		return err
-	}
+	t.fill(ctx, p, 10)
 	db.killAll()
 	t.eventually("the killed connections are gone", func() bool { return db.count() == 0 })
-	<-time.After(wait) // the pools' own limits for what was idle are a second
-	return reads(ctx, p, 20, 5, ample, "SELECT 1")
+	<-time.After(wait)
+	t.must(reads(ctx, p, 20, 5, ample, "SELECT 1"))
 }
 
 // spoiled releases a connection after statements have run on it, and reads.
-func (t *trial) spoiled(ctx context.Context, statements ...string) error {
+func (t *trial) spoiled(ctx context.Context, statements ...string) {
 	p := t.pool(t.database().url, 1)
-	loan, err := p.Acquire(ctx)
-	if err != nil {
-		return err
-	}
+	loan := t.acquire(ctx, p)
 	for _, statement := range statements {
 		_ = loan.Exec(ctx, statement) // it may be meant to fail
 	}
 	loan.Release()
-	return reads(ctx, p, 4, 2, 5*time.Second, "SELECT pg_sleep(0.01)")
+	t.must(reads(ctx, p, 4, 2, 5*time.Second, "SELECT pg_sleep(0.01)"))
+}
+
+// during makes four reads, and calls do in the middle of them.
+func (t *trial) during(ctx context.Context, db database, p Pool, do func()) {
+	result := make(chan error, 1)
+	go func() { result <- reads(ctx, p, 4, 1, ample, "SELECT pg_sleep(2)") }()
+	db.awaitQueries(4)
+	do()
+	t.must(<-result)
 }

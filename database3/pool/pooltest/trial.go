@@ -1,6 +1,7 @@
 package pooltest
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,16 +13,14 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
-	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/relay"
 )
 
-// A trial is one promise under test. Its methods panic with a failure if something other than the pool goes wrong.
+// A trial is one promise under test. Its methods panic with a failure if the promise is not kept, or cannot be tested.
 type trial struct {
 	exam *Exam
 	mark string // a label on each goroutine that the trial starts, and on those that these start
@@ -40,7 +39,9 @@ func (t *trial) must(err error) {
 	}
 }
 
-// run holds a pool to a promise and cleans up.
+func (t *trial) fail(format string, args ...any) { t.must(fmt.Errorf(format, args...)) }
+
+// run tests whether a pool keeps a promise, and cleans up.
 func (t *trial) run(ctx context.Context, p promise) (err error) {
 	defer func() {
 		switch r := recover().(type) {
@@ -57,7 +58,14 @@ func (t *trial) run(ctx context.Context, p promise) (err error) {
 			err = t.panicked
 		}
 	}()
-	return p.keep(ctx, t)
+	p.keep(ctx, t)
+	return nil
+}
+
+func (t *trial) cleanup(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cleanups = append(t.cleanups, f)
 }
 
 // clean runs the cleanups, the last one first. A pool's Close may hang: the others run all the same.
@@ -79,10 +87,52 @@ func (t *trial) clean() {
 	}
 }
 
-func (t *trial) cleanup(f func()) {
+// pool returns a pool that is closed when the trial ends.
+func (t *trial) pool(url string, max int) Pool {
+	p, err := t.exam.New(url, max)
+	t.must(err)
+	p = t.guard(p)
+	t.cleanup(p.Close)
+	return p
+}
+
+// acquire acquires a connection.
+func (t *trial) acquire(ctx context.Context, p Pool) Loan {
+	loan, err := p.Acquire(ctx)
+	t.must(err)
+	return loan
+}
+
+// fill acquires n connections at once and releases them, so that the pool has n idle ones.
+func (t *trial) fill(ctx context.Context, p Pool, n int) {
+	for range n {
+		loan := t.acquire(ctx, p)
+		defer loan.Release()
+		t.must(loan.Exec(ctx, "SELECT 1"))
+	}
+}
+
+// call calls a method of the pool, notes that it has not returned, and turns its panic into the trial's failure.
+func (t *trial) call(name string, method func() error) (err error) {
+	t.note(name, 1, nil)
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%s panicked: %v", name, r)
+			t.note(name, -1, err)
+			return
+		}
+		t.note(name, -1, nil)
+	}()
+	return method()
+}
+
+func (t *trial) note(name string, more int, panicked error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cleanups = append(t.cleanups, f)
+	t.calls[name] += more
+	if panicked != nil {
+		t.panicked = panicked
+	}
 }
 
 // hangs says which of the pool's methods have not returned.
@@ -97,85 +147,33 @@ func (t *trial) hangs() string {
 	return "it is not done"
 }
 
-// pool returns a pool that is closed when the trial ends.
-func (t *trial) pool(url string, max int) Pool {
-	p, err := t.exam.New(url, max)
-	t.must(err)
-	guarded := guard{p, t}
-	t.cleanup(guarded.Close)
-	return guarded
-}
-
-// A guard is a pool whose panics are the trial's failure, and whose calls are counted.
-type guard struct {
-	pool Pool
-	t    *trial
-}
-
-// call notes the call of a method, and returns what to defer.
-func (t *trial) call(name string, err *error) func() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.calls[name]++
-	return func() {
-		r := recover()
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		t.calls[name]--
-		if r == nil {
-			return
-		}
-		t.panicked = fmt.Errorf("%s panicked: %v", name, r)
-		if err != nil {
-			*err = t.panicked
-		}
+// guard returns a Pool whose methods go through call.
+func (t *trial) guard(p Pool) Pool {
+	return Pool{
+		Read: func(ctx context.Context, sql string) error {
+			return t.call("Read", func() error { return p.Read(ctx, sql) })
+		},
+		Acquire: func(ctx context.Context) (loan Loan, err error) {
+			err = t.call("Acquire", func() (err error) {
+				loan, err = p.Acquire(ctx)
+				return err
+			})
+			return t.guardLoan(loan), err
+		},
+		Close: func() { _ = t.call("Close", func() error { p.Close(); return nil }) },
 	}
 }
 
-func (g guard) Read(ctx context.Context, sql string) (err error) {
-	defer g.t.call("Read", &err)()
-	return g.pool.Read(ctx, sql)
-}
-
-func (g guard) Acquire(ctx context.Context) (_ Loan, err error) {
-	defer g.t.call("Acquire", &err)()
-	loan, err := g.pool.Acquire(ctx)
-	return guardedLoan{loan, g.t}, err
-}
-
-func (g guard) Close() {
-	defer g.t.call("Close", nil)()
-	g.pool.Close()
-}
-
-type guardedLoan struct {
-	loan Loan
-	t    *trial
-}
-
-func (g guardedLoan) Exec(ctx context.Context, sql string) (err error) {
-	defer g.t.call("Exec", &err)()
-	return g.loan.Exec(ctx, sql)
-}
-
-func (g guardedLoan) Rows(ctx context.Context, sql string) (err error) {
-	defer g.t.call("Rows", &err)()
-	return g.loan.Rows(ctx, sql)
-}
-
-func (g guardedLoan) Release() {
-	defer g.t.call("Release", nil)()
-	g.loan.Release()
-}
-
-// breakable returns the server that the promises may break.
-func (t *trial) breakable(ctx context.Context) *localpg.Server {
-	if t.exam.server == nil {
-		server, err := localpg.Start(ctx, localpg.Options{Config: map[string]string{"max_connections": "20"}})
-		t.must(err)
-		t.exam.server = server
+func (t *trial) guardLoan(l Loan) Loan {
+	return Loan{
+		Exec: func(ctx context.Context, sql string) error {
+			return t.call("Exec", func() error { return l.Exec(ctx, sql) })
+		},
+		Rows: func(ctx context.Context, sql string) error {
+			return t.call("Rows", func() error { return l.Rows(ctx, sql) })
+		},
+		Release: func() { _ = t.call("Release", func() error { l.Release(); return nil }) },
 	}
-	return t.exam.server
 }
 
 // connect returns a connection that is closed when the trial ends.
@@ -189,155 +187,136 @@ func (t *trial) connect(url string) *pgx.Conn {
 	return conn
 }
 
+// as returns an address with another user, or the same if role is empty, and another password.
+func (t *trial) as(address, role, password string) string {
+	u, err := url.Parse(address)
+	t.must(err)
+	if role == "" {
+		role = u.User.Username()
+	}
+	u.User = url.UserPassword(role, password)
+	return u.String()
+}
+
 // A database is one on the exam's server that is dropped when the trial ends.
 type database struct {
 	t       *trial
 	url     string
 	admin   *pgx.Conn // to the server
 	watcher *pgx.Conn // to the database
-	mu      *sync.Mutex
 }
 
 func (t *trial) database() database {
-	d := database{t: t, admin: t.connect(t.exam.Admin), mu: &sync.Mutex{}}
+	admin := t.connect(t.exam.Admin)
 	name := "penny_" + strings.ToLower(rand.Text())
-	_, err := d.admin.Exec(context.Background(), "CREATE DATABASE "+name+" TEMPLATE template0")
+	_, err := admin.Exec(context.Background(), "CREATE DATABASE "+name+" TEMPLATE template0")
 	t.must(err)
-	t.cleanup(func() { _, _ = d.admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") })
+	t.cleanup(func() { _, _ = admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") })
 	u, err := url.Parse(t.exam.Admin)
 	t.must(err)
 	u.Path = "/" + name
-	d.url = u.String()
-	d.watcher = t.connect(d.url)
-	return d
+	return database{t, u.String(), admin, t.connect(u.String())}
 }
 
-// others asks for something about the database's connections, except the watcher's.
-func (d database) others(what string, into ...any) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.watcher.QueryRow(context.Background(), "SELECT "+what+` FROM pg_stat_activity
-		WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(into...)
+// others selects what from pg_stat_activity, for the database's connections except the watcher's.
+func (d database) others(what string, into ...any) {
+	d.t.must(d.watcher.QueryRow(context.Background(), "SELECT "+what+` FROM pg_stat_activity
+		WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()`).Scan(into...))
 }
 
 // count returns how many connections the server has.
 func (d database) count() (n int) {
-	if err := d.others("count(*)", &n); err != nil {
-		return -1
-	}
+	d.others("count(*)", &n)
 	return n
 }
 
 // killAll has the server end every connection.
 func (d database) killAll() {
 	var killed int
-	d.t.must(d.others("count(pg_terminate_backend(pid))", &killed))
+	d.others("count(pg_terminate_backend(pid))", &killed)
 }
 
 // awaitQueries waits until n queries sleep in the database, and returns the process of one of them.
 func (d database) awaitQueries(n int) (pid int) {
 	d.t.eventually(fmt.Sprintf("%d queries run", n), func() bool {
 		found := 0
-		d.t.must(d.others("count(*) FILTER (WHERE wait_event = 'PgSleep'), coalesce(max(pid) FILTER (WHERE wait_event = 'PgSleep'), 0)", &found, &pid))
+		d.others("count(*) FILTER (WHERE wait_event = 'PgSleep'), coalesce(max(pid) FILTER (WHERE wait_event = 'PgSleep'), 0)", &found, &pid)
 		return found == n
 	})
 	return pid
 }
 
-// bounded does something and reports an error if the server counts more than max connections meanwhile.
-func (d database) bounded(max int, do func() error) error {
-	done, most := make(chan struct{}), make(chan int)
-	go func() {
-		seen := 0
-		for {
-			if n := d.count(); n > seen {
-				seen = n
-			}
-			select {
-			case <-time.After(2 * time.Millisecond):
-			case <-done:
-				most <- seen
-				return
-			}
+// bounded calls do, and fails if the server counts more than max connections meanwhile.
+func (d database) bounded(max int, do func() error) {
+	result, most := make(chan error, 1), 0
+	go func() { result <- do() }()
+	for {
+		if n := d.count(); n > most {
+			most = n
 		}
-	}()
-	err := do()
-	close(done)
-	if seen := <-most; seen > max {
-		return errors.Join(err, fmt.Errorf("the server counted %d connections at once, want %d at most", seen, max))
+		select {
+		case <-time.After(2 * time.Millisecond):
+			continue
+		case err := <-result:
+			if most > max {
+				err = errors.Join(err, fmt.Errorf("the server counted %d connections at once, want %d at most", most, max))
+			}
+			d.t.must(err)
+			return
+		}
 	}
-	return err
 }
 
 // eventually waits until cond holds, and fails if it does not in time.
 func (t *trial) eventually(what string, cond func() bool) {
 	for deadline := time.Now().Add(10 * time.Second); !cond(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			panic(failure{fmt.Errorf("it took too long until %s", what)})
+			t.fail("it took too long until %s", what)
 		}
 	}
 }
 
 // relay puts a relay before the server at address.
 func (t *trial) relay(address string) (*relay.Relay, string) {
-	u, err := url.Parse(address)
-	t.must(err)
-	r, err := relay.Start(u.Host, 0)
+	r, through, err := relay.Before(address, 0)
 	t.must(err)
 	t.cleanup(func() { r.Close() })
-	u.Host = r.Addr()
-	return r, u.String()
+	return r, through
 }
 
-// freeze stops the process of a server's backend, as if the machine hung, until the trial ends.
+// freeze stops a process of the server, as if the machine hung, until the trial ends.
 func (t *trial) freeze(pid int) {
 	if runtime.GOOS == "windows" {
-		panic(failure{ErrSkipped}) // Windows cannot suspend a process by a signal
+		t.must(ErrSkipped) // Windows cannot suspend a process by a signal
 	}
 	t.must(signal(pid, stopSignal))
 	t.cleanup(func() { _ = signal(pid, continueSignal) })
 }
 
-// fill acquires n connections at once and releases them, so that the pool has n idle ones.
-func fill(ctx context.Context, p Pool, n int) error {
-	var loans []Loan
-	defer func() {
-		for _, loan := range loans {
-			loan.Release()
-		}
-	}()
-	for range n {
-		loan, err := p.Acquire(ctx)
-		if err != nil {
-			return fmt.Errorf("acquire %d connections: %w", n, err)
-		}
-		loans = append(loans, loan)
-		if err := loan.Exec(ctx, "SELECT 1"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // A tally counts calls and those that failed.
 type tally struct {
-	made, failed atomic.Int64
-	first        atomic.Pointer[error]
+	mu           sync.Mutex
+	made, failed int
+	first        error
 }
 
-func (c *tally) add(err error) int64 {
+// add counts a call, and returns how many there were.
+func (c *tally) add(err error) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if err != nil {
-		c.failed.Add(1)
-		c.first.CompareAndSwap(nil, &err)
+		c.failed++
+		c.first = cmp.Or(c.first, err)
 	}
-	return c.made.Add(1)
+	c.made++
+	return c.made
 }
 
 func (c *tally) err() error {
-	if c.failed.Load() == 0 {
+	if c.failed == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d of %d calls failed, the first: %w", c.failed.Load(), c.made.Load(), *c.first.Load())
+	return fmt.Errorf("%d of %d calls failed, the first: %w", c.failed, c.made, c.first)
 }
 
 func read(ctx context.Context, p Pool, patience time.Duration, sql string) error {
@@ -346,7 +325,7 @@ func read(ctx context.Context, p Pool, patience time.Duration, sql string) error
 	return p.Read(ctx, sql)
 }
 
-// reads makes n reads from each of so many callers at once.
+// reads makes n reads from each of the callers at once.
 func reads(ctx context.Context, p Pool, callers, n int, patience time.Duration, sql string) error {
 	var calls tally
 	var all sync.WaitGroup
@@ -361,11 +340,10 @@ func reads(ctx context.Context, p Pool, callers, n int, patience time.Duration, 
 	return calls.err()
 }
 
-// under keeps ten callers reading while something happens, and for a hundred reads more.
-func under(ctx context.Context, p Pool, happens func() error) error {
-	if err := fill(ctx, p, 8); err != nil {
-		return err
-	}
+// under keeps ten callers reading while something happens to the server at url, and for a hundred reads more.
+func (t *trial) under(ctx context.Context, url string, happens func() error) {
+	p := t.pool(url, 8)
+	t.fill(ctx, p, 8)
 	var calls tally
 	busy, over := make(chan struct{}), make(chan struct{})
 	var callers sync.WaitGroup
@@ -391,7 +369,7 @@ func under(ctx context.Context, p Pool, happens func() error) error {
 	err := happens()
 	close(over)
 	callers.Wait()
-	return errors.Join(err, calls.err())
+	t.must(errors.Join(err, calls.err()))
 }
 
 // queueing is held by the trial that has a queue: waiting cannot tell one trial's callers from another's.
@@ -401,10 +379,10 @@ var queueing sync.Mutex
 // number when it is served, or -1. It is an error if a caller need not wait.
 func queue(ctx context.Context, p Pool, n int) (<-chan int, error) {
 	served := make(chan int, n)
-	before := waiting() // in pools that hang
+	before := waiting() // the callers of pools that hang
 	for i := range n {
 		go waitInQueue(ctx, p, i, served)
-		for looks := 0; looks < 5; { // a caller may be parked for a moment on its way, too
+		for looks := 0; looks < 5; { // a caller may also be parked for a moment on its way
 			if looks++; waiting() != before+i+1 {
 				looks = 0
 			}
@@ -432,14 +410,14 @@ func waitInQueue(ctx context.Context, p Pool, i int, served chan<- int) {
 	loan.Release()
 }
 
-// waiting returns how many callers are in a queue and parked there. It asks the runtime, because pools have no common way.
+// waiting returns how many callers are in a queue and parked there. It asks the runtime, because not every pool tells.
 func waiting() (n int) {
 	buf := make([]byte, 1<<20)
 	for _, stack := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 		state, _, _ := strings.Cut(stack, "\n")
 		parked := slices.ContainsFunc([]string{"[select", "[chan receive", "[sync.Cond.Wait", "[semacquire", "[sync.Mutex.Lock"},
 			func(s string) bool { return strings.Contains(state, s) })
-		noting := strings.Contains(stack, "pooltest.(*trial).call") // on its way to Acquire
+		noting := strings.Contains(stack, "pooltest.(*trial).note") // it has not called Acquire yet
 		if parked && !noting && strings.Contains(stack, "pooltest.waitInQueue(") {
 			n++
 		}
@@ -447,7 +425,7 @@ func waiting() (n int) {
 	return n
 }
 
-// goroutines returns how many goroutines the trial has, its pool's among them. Other trials may run beside it.
+// goroutines returns how many goroutines the trial has, its pool's among them. Other trials may run at the same time.
 func (t *trial) goroutines() (n int) {
 	var profile strings.Builder
 	t.must(pprof.Lookup("goroutine").WriteTo(&profile, 1))

@@ -11,30 +11,32 @@ import (
 )
 
 func runBreak(ctx context.Context, env *environment, args []string) error {
-	about := "Shows a pitfall of the lecture on a real server of its own, beside what prevents it, in less than 20 seconds. NAME is one of:\n\n"
+	about := "Starts a real server and shows a pitfall of the lecture next to what prevents it, in less than 20 seconds. NAME is one of:\n\n"
 	for _, p := range pitfall.All {
 		about += fmt.Sprintf("  %-18s  %s\n", p.Name, p.About)
 	}
-	f := flags(env, "break", strings.TrimRight(about, "\n"))
-	if len(args) != 1 || strings.HasPrefix(args[0], "-") {
-		if err := parse(f, args); err != nil {
-			return err
-		}
-		return wrong(f, "which pitfall?")
+	f := flags(env, "break NAME", strings.TrimRight(about, "\n"))
+	name, err := parseName(f, args, "which pitfall?")
+	if err != nil {
+		return err
 	}
 	for _, p := range pitfall.All {
-		if p.Name != args[0] {
+		if p.Name != name {
 			continue
 		}
-		bin, err := findPostgres(ctx, env, localpg.Search{})
+		server, err := startServer(ctx, env, localpg.Search{}, localpg.Options{Config: map[string]string{"max_connections": pitfall.Places}})
 		if err != nil {
 			return err
 		}
-		err = p.Show(ctx, env.stdout, bin)
+		defer server.Stop()
+		if _, err := loadIfMissing(ctx, server.URL("postgres")); err != nil {
+			return err
+		}
+		err = p.Show(ctx, env.stdout, server)
 		if errors.Is(err, pitfall.ErrNoBouncer) {
 			return &hinted{err, "sudo apt install pgbouncer, or brew install pgbouncer"}
 		}
 		return err
 	}
-	return wrong(f, "there is no pitfall %q", args[0])
+	return wrong(f, "there is no pitfall %q", name)
 }

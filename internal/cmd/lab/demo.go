@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -14,29 +14,22 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"example.com/penny"
+	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/live"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/race"
 )
 
 const demoAbout = `Shows in a browser, in slow motion, why a pool is faster: every round trip of calls with and without one, recorded on a real
-server. It starts a temporary PostgreSQL with the books in it, and with Ctrl-C all of it is gone.`
+server. It starts a temporary PostgreSQL with the books in it. Ctrl-C ends it and removes everything.`
 
 // demoPort is the port of the page if it is free, so that the page finds the lab again after a restart.
 const demoPort = 4711
 
 func runDemo(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "demo", demoAbout)
-	chosen := raceFlags{
-		calls:   f.Int("n", 96, "record `CALLS` calls of each contender"),
-		workers: f.Int("c", 24, "let `CALLERS` make them at once"),
-		size:    f.Int("pool", 8, "let the pools hold `SIZE` connections"),
-		only:    f.String("only", race.NoPool+","+race.Pool, "show these `NAMES`, with commas between them: "+race.Names()),
-		rtt:     f.Duration("rtt", 30*time.Millisecond, "put a `DELAY` between the program and the server, for there and back"),
-	}
+	options := live.Options{Options: race.Options{Calls: 96, Workers: 24, Pool: 8, RTT: 30 * time.Millisecond}}
+	check := raceFlags(f, &options.Options, race.NoPool+","+race.Pool, live.Most)
 	most := f.Int("max-connections", 20, "let the temporary server have `N` places; 20 is what a small hosted plan gives")
 	here := f.Bool("url", false, "show it on the PostgreSQL at DATABASE_URL, without the buttons that break the server")
 	open := f.Bool("open", true, "open the page in the browser; with -open=false print its address only")
@@ -44,19 +37,19 @@ func runDemo(ctx context.Context, env *environment, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	o, err := chosen.options(func(format string, args ...any) error { return wrong(f, format, args...) })
-	switch {
-	case err != nil:
+	if err := check(); err != nil {
 		return err
-	case o.Calls > 1000 || o.Workers > 100 || o.Pool > 100:
-		return wrong(f, "the page shows 1000 calls, 100 callers and a pool of 100 at most")
-	case *most < 10 || *most > 1000:
+	}
+	if *most < 10 || *most > 1000 {
 		return wrong(f, "-max-connections must be between 10 and 1000")
 	}
-	options := live.Options{Options: o}
 	if *here {
-		if options.Address, err = postgresAddress(); err != nil {
+		var err error
+		if options.Address, err = postgresAddress(env); err != nil {
 			return err
+		}
+		if target, err := dburl.Parse(options.Address); err == nil && len(target.Hosts) > 1 {
+			return &hinted{race.ErrSeveralHosts, "name one host"}
 		}
 	} else {
 		server, err := startServer(ctx, env, localpg.Search{}, localpg.Options{Config: map[string]string{"max_connections": strconv.Itoa(*most)}})
@@ -65,7 +58,7 @@ func runDemo(ctx context.Context, env *environment, args []string) error {
 		}
 		defer server.Stop()
 		options.Address, options.Faults = server.URL("postgres"), live.Faults(server)
-		if err := loadBooks(ctx, options.Address); err != nil {
+		if _, err := loadIfMissing(ctx, options.Address); err != nil {
 			return err
 		}
 	}
@@ -98,51 +91,36 @@ func runDemo(ctx context.Context, env *environment, args []string) error {
 	return live.Serve(ctx, listener, options)
 }
 
-func loadBooks(ctx context.Context, address string) error {
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		return fmt.Errorf("load the books: %w", err)
-	}
-	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, penny.SQL, pgx.QueryExecModeSimpleProtocol); err != nil {
-		return fmt.Errorf("load the books: %w", err)
-	}
-	return nil
-}
-
 // drawPictures records once and draws what the page would show.
 func drawPictures(ctx context.Context, o race.Options, folder string) error {
-	timeline, err := newChart(filepath.Join(folder, "timeline.svg"))
-	if err != nil {
-		return err
-	}
-	defer finishChart(timeline, nil)
-	slots, err := newChart(filepath.Join(folder, "slots.svg"))
-	if err != nil {
-		return err
-	}
-	defer finishChart(slots, nil)
 	recording, err := race.Record(ctx, o, nil)
 	if err != nil {
 		return err
 	}
-	return errors.Join(finishChart(timeline, func(w io.Writer) error { return recording.Timeline(w, 960) }),
-		finishChart(slots, func(w io.Writer) error { return recording.Slots(w, 960) }))
+	var timeline, slots bytes.Buffer
+	err = errors.Join(recording.Timeline(&timeline, 960), recording.Slots(&slots, 960),
+		replace(filepath.Join(folder, "timeline.svg"), timeline.Bytes()), replace(filepath.Join(folder, "slots.svg"), slots.Bytes()))
+	if err != nil {
+		return &hinted{fmt.Errorf("draw the pictures: %w", err), "name another folder with -pictures"}
+	}
+	return nil
 }
 
 // openBrowser opens the page in the browser that BROWSER names, or in the system's own.
 func openBrowser(address string) error {
-	command := map[string][]string{"darwin": {"open"}, "windows": {"rundll32", "url.dll,FileProtocolHandler"}}[runtime.GOOS]
-	if command == nil {
-		command = []string{"xdg-open"}
-	}
-	if browser := os.Getenv("BROWSER"); browser != "" {
-		command = []string{browser}
+	command := []string{"xdg-open"}
+	switch {
+	case os.Getenv("BROWSER") != "":
+		command = []string{os.Getenv("BROWSER")}
+	case runtime.GOOS == "darwin":
+		command = []string{"open"}
+	case runtime.GOOS == "windows":
+		command = []string{"rundll32", "url.dll,FileProtocolHandler"}
 	}
 	cmd := exec.Command(command[0], append(command[1:], address)...)
-	if err := cmd.Start(); err != nil {
-		return err
+	err := cmd.Start()
+	if err == nil {
+		go cmd.Wait()
 	}
-	go cmd.Wait()
-	return nil
+	return err
 }

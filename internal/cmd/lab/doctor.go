@@ -7,27 +7,22 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"example.com/penny"
-	database1 "example.com/penny/database1/books"
-	database2 "example.com/penny/database2/books"
-	database3 "example.com/penny/database3/books"
-	database4 "example.com/penny/database4/books"
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/demo"
 	"example.com/penny/internal/explain"
+	"example.com/penny/internal/race"
 )
 
 const doctorAbout = `Checks, step by step, what can be wrong with DATABASE_URL and the database, and stops at the first thing that is, with its
 cause and a hint. At the end it asks each stage's own question, so the programs run if every step is ticked. It shows no password.`
 
-// errSick is the error if a step has failed and has been told.
+// errSick is the error of a failed step, after tick has printed the reason.
 var errSick = &hinted{errors.New("this step failed"), "follow the hint above, and run go tool lab doctor again"}
 
 func runDoctor(ctx context.Context, env *environment, args []string) error {
@@ -35,10 +30,7 @@ func runDoctor(ctx context.Context, env *environment, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	address, from, err := dburl.Lookup()
-	if err != nil { // Lookup has put what .env says into the environment
-		address = os.Getenv(dburl.Variable)
-	}
+	address, from, err := env.lookup()
 	d := &doctor{env: env, address: address}
 	if !d.tick(err, "DATABASE_URL is set, in %s", from) {
 		return errSick
@@ -64,14 +56,14 @@ func (d *doctor) tick(err error, format string, args ...any) bool {
 	return false
 }
 
-// cross prints what went wrong, with who as the beginning of the line.
+// cross prints what went wrong. The line begins with who.
 func (d *doctor) cross(who string, err error) {
 	says, hint := explain.Error(err, d.address)
 	fmt.Fprintf(d.env.stdout, "✗ %s%s\n\n", who, says)
-	if cause := explain.Find(err); cause != nil {
+	if cause := explain.Find(err, d.address); cause != nil && cause.Why != "" {
 		fmt.Fprintf(d.env.stdout, "  Why:  %s\n", cause.Why)
-	} else { // the usual hint for an unknown cause is to run the doctor
-		hint = "Penny does not know this error: look up its words, or show them to whoever runs the server"
+	} else if cause == nil { // the usual hint for an unknown cause is to run the doctor
+		hint = "Penny does not know this error: look up its words, or show them to the server's administrator"
 	}
 	fmt.Fprintf(d.env.stdout, "  Hint: %s\n\n", hint)
 }
@@ -79,10 +71,6 @@ func (d *doctor) cross(who string, err error) {
 func (d *doctor) sqlite(ctx context.Context) error {
 	file, err := dburl.File(d.address)
 	if !d.tick(err, "it names the SQLite file %s", file) {
-		return errSick
-	}
-	_, err = os.Stat(file)
-	if !d.tick(err, "the file is there") {
 		return errSick
 	}
 	dsn, err := dburl.SQLite(d.address)
@@ -94,15 +82,10 @@ func (d *doctor) sqlite(ctx context.Context) error {
 		return err
 	}
 	defer db.Close()
-	var tables int
-	err = db.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema`).Scan(&tables)
-	if !d.tick(err, "it is a SQLite database") {
-		return errSick
-	}
 	if !d.count(func(query string, into *int) error { return db.QueryRowContext(ctx, query).Scan(into) }) {
 		return errSick
 	}
-	return d.ask(ctx, []stage{stages[0], stages[3]})
+	return d.ask(ctx, "database1,database4")
 }
 
 // count looks at the table, with a function that asks for a number.
@@ -112,44 +95,29 @@ func (d *doctor) count(ask func(query string, into *int) error) bool {
 	return d.tick(err, "it has the books table") && d.tick(nil, "the books table has %d books", books)
 }
 
-// A stage is a program of Penny, with the form of its driver.
-type stage struct {
-	name string
-	form func(address string) (string, error)
-	open func(url string) (penny.Store, error)
-}
-
-// stages are the programs. The first and the last take a SQLite file, the last three PostgreSQL.
-var stages = []stage{
-	{"database1", dburl.SQLite, func(url string) (penny.Store, error) { return database1.Open(url) }},
-	{"database2", dburl.PQ, func(url string) (penny.Store, error) { return database2.Open(url) }},
-	{"database3", dburl.PGX, func(url string) (penny.Store, error) { return database3.Open(url, 1) }},
-	{"database4", dburl.GORM, func(url string) (penny.Store, error) { return database4.Open(url, 1) }},
-}
-
 // ask asks the question of some stages as their programs do, each through its own driver.
-func (d *doctor) ask(ctx context.Context, stages []stage) error {
+func (d *doctor) ask(ctx context.Context, names string) error {
+	stages, err := race.Choose(names)
+	if err != nil {
+		return err
+	}
 	for _, s := range stages {
-		if err := s.ask(ctx, d.address); err != nil {
-			d.cross(s.name+": ", err)
+		if err := ask(ctx, s, d.address); err != nil {
+			d.cross(s.Name+": ", err)
 			return errSick
 		}
-		d.tick(nil, "%s finds the books", s.name)
+		d.tick(nil, "%s finds the books", s.Name)
 	}
 	return nil
 }
 
-func (s stage) ask(ctx context.Context, address string) error {
-	url, err := s.form(address)
-	if err != nil {
-		return err
-	}
-	store, err := s.open(url)
+func ask(ctx context.Context, stage race.Contender, address string) error {
+	store, err := stage.Open(address, 1)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	_, err = (&demo.Flags{Author: "ker"}).Ask(ctx, store.ByAuthor)
+	_, err = demo.Ask(ctx, store.ByAuthor, "ker", demo.Limit)
 	return err
 }
 
@@ -173,10 +141,10 @@ func (d *doctor) postgres(ctx context.Context) error {
 	if err := d.look(ctx, target); err != nil {
 		return err
 	}
-	return d.ask(ctx, stages[1:])
+	return d.ask(ctx, "database2,database3,database4")
 }
 
-// look connects, and looks at what the database has.
+// look connects and checks what the database has.
 func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 	ctx, cancel := context.WithTimeout(ctx, demo.Patience)
 	defer cancel()
@@ -197,7 +165,7 @@ func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 		d.cross("", err)
 		return errSick
 	}
-	defer func() { _ = conn.Close(ctx) }() // nothing is lost with it
+	defer conn.Close(ctx)
 	encryption := "without encryption, which is right only on this computer"
 	if _, yes := conn.PgConn().Conn().(*tls.Conn); yes {
 		encryption = "with encryption"
@@ -205,7 +173,10 @@ func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 	d.tick(nil, "it is PostgreSQL that listens there, %s", encryption)
 	d.tick(nil, "it lets the user %s in", target.User)
 	d.tick(nil, "it has the database %s", target.Database)
-	d.places(ctx, conn)
+	if err := d.places(ctx, conn); conn.IsClosed() {
+		d.cross("", err)
+		return errSick
+	}
 	if !d.count(func(query string, into *int) error { return conn.QueryRow(ctx, query).Scan(into) }) {
 		return errSick
 	}
@@ -214,7 +185,7 @@ func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 
 func list(hosts []dburl.Host) string { return (&dburl.Target{Hosts: hosts}).Server() }
 
-// those returns the hosts that pass. It returns an error, the last host's, if none passes.
+// those returns the hosts that pass. If none passes, it returns the error of the last one.
 func those(hosts []dburl.Host, pass func(dburl.Host) error) (passed []dburl.Host, err error) {
 	for _, h := range hosts {
 		if failed := pass(h); failed != nil {
@@ -247,9 +218,9 @@ func knock(ctx context.Context, h dburl.Host, timeout time.Duration) error {
 	return wire.Close()
 }
 
-// places prints how many more connections programs may open: the server has a limit, and hosts often set one for the user
-// or for the database. The doctor's own connection does not count. It prints nothing if the server does not tell.
-func (d *doctor) places(ctx context.Context, conn *pgx.Conn) {
+// places prints how many more connections programs may open. The server has a limit, and hosts often set one for the user or
+// the database. The doctor's own connection does not count. If the server does not say, places returns why and prints nothing.
+func (d *doctor) places(ctx context.Context, conn *pgx.Conn) error {
 	var most, used, kept int
 	err := conn.QueryRow(ctx, `
 		WITH clients AS (SELECT usename, datname FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()),
@@ -264,4 +235,5 @@ func (d *doctor) places(ctx context.Context, conn *pgx.Conn) {
 	if err == nil {
 		d.tick(nil, "of %d connections %d are in use, %d are kept for the administrator, and %d are free for programs", most, used, kept, most-used-kept)
 	}
+	return err
 }

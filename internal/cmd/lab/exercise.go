@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,79 +15,68 @@ import (
 	"example.com/penny/internal/localpg"
 )
 
-const exerciseAbout = `Lists the exercises, or checks the one with the number N and says what is still wrong. A check starts a PostgreSQL of its
-own and takes a minute at most, once it is compiled. Your progress is in the file .exercises.`
-
-// root returns Penny's folder.
-func root() (string, error) {
-	out, err := exec.Command("go", "env", "GOMOD").Output()
-	if err != nil {
-		return "", fmt.Errorf("find Penny's folder: %w", err)
-	}
-	return filepath.Dir(strings.TrimSpace(string(out))), nil
-}
+const exerciseAbout = `Lists the exercises. With a number it checks that exercise, such as go tool lab exercise 7, and says what is still wrong. A
+check starts a PostgreSQL of its own and takes a minute at most. Your progress is in the file .exercises.`
 
 func runExercise(ctx context.Context, env *environment, args []string) error {
-	f := flags(env, "exercise", exerciseAbout)
-	hint := f.Int("hint", 0, "show a hint for exercise `N`; asked again, a second one")
-	solution := f.Int("solution", 0, "show the solution of exercise `N`, if you have solved it")
+	f := flags(env, "exercise [NUMBER] [flags]", exerciseAbout)
+	hint := f.Bool("hint", false, "show a hint; asked again, a second one")
+	solution := f.Bool("solution", false, "show the solution, if you have solved the exercise")
 	force := f.Bool("force", false, "with -solution: show it in any case")
 	watch := f.Bool("watch", false, "check again whenever you save one of the exercise's files")
-	asJSON := f.Bool("json", false, "check one exercise, or all, and print the points as JSON, for a grader")
-	number := 0
-	if len(args) > 0 && !strings.HasPrefix(args[0], "-") { // lab exercise 7 -watch
-		var err error
-		if number, err = strconv.Atoi(args[0]); err != nil || number < 1 {
-			return wrong(f, "%q is not the number of an exercise", args[0])
-		}
-		args = args[1:]
-	}
-	if err := f.Parse(args); err != nil {
-		return parse(f, args)
-	}
-	if f.NArg() == 1 && number == 0 { // lab exercise -watch 7
-		number, _ = strconv.Atoi(f.Arg(0))
-	}
+	asJSON := f.Bool("json", false, "check this exercise, or all, and print the points as JSON, for a grader")
 	all := exercise.All()
-	for _, n := range []int{number, *hint, *solution} {
-		if n < 0 || n > len(all) || f.NArg() > 1 || f.NArg() == 1 && n == 0 && number == 0 {
-			return wrong(f, "there are the exercises 1 to %d", len(all))
+	number := 0
+	for rest := args; ; { // the number may come before the flags, after them, or between them
+		if err := f.Parse(rest); err != nil {
+			return errors.Join(errUsage, err)
 		}
+		if f.NArg() == 0 {
+			break
+		}
+		n, err := strconv.Atoi(f.Arg(0))
+		if err != nil || n < 1 || n > len(all) || number != 0 {
+			return wrong(f, "want one number from 1 to %d, got %q", len(all), f.Arg(0))
+		}
+		number, rest = n, f.Args()[1:]
 	}
-	folder, err := root()
+	folder, err := root(ctx)
 	if err != nil {
 		return err
 	}
-	progress, err := exercise.Load(folder)
+	progress, err := saved(folder)
 	if err != nil {
-		return &hinted{err, "delete the file to begin again"}
-	}
-	switch {
-	case *hint > 0:
-		shown := min(progress.Hints[*hint], 1)
-		progress.Hints[*hint] = shown + 1
-		fmt.Fprintln(env.stdout, all[*hint-1].Hints[shown])
-		return progress.Save()
-	case *solution > 0:
-		if !progress.Solved[*solution] && !*force {
-			return &hinted{fmt.Errorf("exercise %d is not solved yet", *solution),
-				fmt.Sprintf("go tool lab exercise -hint %d, or -solution %d -force", *solution, *solution)}
-		}
-		fmt.Fprintln(env.stdout, all[*solution-1].Solution.Text)
-		return nil
+		return err
 	}
 	runner := &exercise.Runner{Root: folder, Find: func(ctx context.Context) (string, error) { return findPostgres(ctx, env, localpg.Search{}) }}
 	defer runner.Close()
 	switch {
+	case *asJSON && number > 0:
+		return grade(ctx, env, runner, all[number-1:number])
 	case *asJSON:
-		return grade(ctx, env, runner, all, number)
-	case number == 0 && !*watch:
+		return grade(ctx, env, runner, all)
+	case number == 0 && !*hint && !*solution && !*watch:
 		listExercises(env, all, progress)
 		return nil
 	case number == 0:
 		number = max(progress.Next(), 1)
 	}
-	return check(ctx, env, runner, all[number-1], progress, *watch)
+	e := all[number-1]
+	switch {
+	case *hint:
+		shown := progress.Hints[number]
+		progress.Hints[number]++
+		// The hints are also on a page in docs, and their links are relative to it.
+		fmt.Fprintln(env.stdout, strings.ReplaceAll(e.Hints[shown%len(e.Hints)], "](", "](docs/"))
+		return save(progress)
+	case *solution && !*force && !progress.Solved[number]:
+		return &hinted{fmt.Errorf("exercise %d is not solved yet", number),
+			fmt.Sprintf("go tool lab exercise -hint %d, or -solution -force %d", number, number)}
+	case *solution:
+		fmt.Fprintln(env.stdout, e.Solution)
+		return nil
+	}
+	return check(ctx, env, runner, e, *watch)
 }
 
 // listExercises prints the exercises, and marks the ones that are solved and the next one.
@@ -112,19 +100,15 @@ func listExercises(env *environment, all []exercise.Exercise, progress *exercise
 	fmt.Fprintf(env.stdout, "\nNext: %d. %s\n%s\n\nCheck it with: go tool lab exercise %d\n", e.Number, e.Title, e.Goal, e.Number)
 }
 
-// errUnsolved is the error of a check that found something wrong, of which the user has been told already.
+// errUnsolved is the error of a check that found something wrong. The user has been told.
 var errUnsolved = errors.New("not solved yet")
 
-// check checks an exercise, and with watch again each time one of its files changes, until it is solved.
-func check(ctx context.Context, env *environment, runner *exercise.Runner, e exercise.Exercise, progress *exercise.Progress, watch bool) error {
+// check checks an exercise. With watch it checks again each time one of its files changes, until it is solved.
+func check(ctx context.Context, env *environment, runner *exercise.Runner, e exercise.Exercise, watch bool) error {
 	for {
 		before := changed(runner.Root, e.Files)
 		result, err := runner.Check(ctx, e)
 		if err != nil {
-			return err
-		}
-		progress.Solved[e.Number] = result.Passed
-		if err := progress.Save(); err != nil {
 			return err
 		}
 		for _, p := range result.Promises {
@@ -135,10 +119,22 @@ func check(ctx context.Context, env *environment, runner *exercise.Runner, e exe
 			fmt.Fprintf(env.stdout, "  %s %s\n", mark, p.Name)
 		}
 		if result.Passed {
-			fmt.Fprintf(env.stdout, "✓ %d. %s is solved. go tool lab exercise -solution %d shows another way.\n", e.Number, e.Title, e.Number)
+			fmt.Fprintf(env.stdout, "✓ %d. %s is solved. One way to do it: go tool lab exercise -solution %d\n", e.Number, e.Title, e.Number)
+		} else {
+			fmt.Fprintf(env.stdout, "✗ %d. %s\n%s\nFiles: %s\nNot yet: %s\n", e.Number, e.Title, e.Goal, strings.Join(e.Files, ", "), result.Says)
+		}
+		// Another lab may have changed the file since this one began.
+		progress, err := saved(runner.Root)
+		if err != nil {
+			return err
+		}
+		progress.Solved[e.Number] = result.Passed
+		if err := save(progress); err != nil {
+			return err
+		}
+		if result.Passed {
 			return nil
 		}
-		fmt.Fprintf(env.stdout, "✗ %d. %s\n%s\nFiles: %s\nNot yet: %s\n", e.Number, e.Title, e.Goal, strings.Join(e.Files, ", "), result.Says)
 		if !watch {
 			fmt.Fprintf(env.stdout, "A hint: go tool lab exercise -hint %d\n", e.Number)
 			return errUnsolved
@@ -146,7 +142,7 @@ func check(ctx context.Context, env *environment, runner *exercise.Runner, e exe
 		fmt.Fprintln(env.stdout, "Waiting until you save a file.")
 		for changed(runner.Root, e.Files).Equal(before) {
 			select {
-			case <-time.After(300 * time.Millisecond): // a look at the clock of a file works on every disk; events do not
+			case <-time.After(300 * time.Millisecond): // not every disk reports changes, but each has a time for its files
 			case <-ctx.Done():
 				return nil
 			}
@@ -154,11 +150,27 @@ func check(ctx context.Context, env *environment, runner *exercise.Runner, e exe
 	}
 }
 
+// saved returns the user's progress, and save saves it. Their errors have hints.
+func saved(root string) (*exercise.Progress, error) {
+	progress, err := exercise.Load(root)
+	if err != nil {
+		return nil, &hinted{err, "delete the file to begin again"}
+	}
+	return progress, nil
+}
+
+func save(progress *exercise.Progress) error {
+	if err := progress.Save(); err != nil {
+		return &hinted{fmt.Errorf("save your progress: %w", err), "make that file one that you may write to"}
+	}
+	return nil
+}
+
 // changed returns when a file in the folders of the given files was last changed.
 func changed(root string, files []string) (last time.Time) {
 	for _, file := range files {
-		beside, _ := filepath.Glob(filepath.Join(root, filepath.Dir(file), "*"))
-		for _, name := range beside {
+		names, _ := filepath.Glob(filepath.Join(root, filepath.Dir(file), "*"))
+		for _, name := range names {
 			if info, err := os.Stat(name); err == nil && info.ModTime().After(last) {
 				last = info.ModTime()
 			}
@@ -167,16 +179,13 @@ func changed(root string, files []string) (last time.Time) {
 	return last
 }
 
-// grade prints the points of one exercise, or of all if number is 0.
-func grade(ctx context.Context, env *environment, runner *exercise.Runner, all []exercise.Exercise, number int) error {
-	if number > 0 {
-		all = all[number-1 : number]
-	}
-	report := struct {
+// grade checks the exercises and prints their points.
+func grade(ctx context.Context, env *environment, runner *exercise.Runner, all []exercise.Exercise) error {
+	var report struct {
 		Points    int               `json:"points"`
 		Of        int               `json:"of"`
 		Exercises []exercise.Result `json:"exercises"`
-	}{}
+	}
 	for _, e := range all {
 		result, err := runner.Check(ctx, e)
 		if err != nil {

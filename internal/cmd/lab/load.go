@@ -2,23 +2,25 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/schollz/progressbar/v3"
 
+	"example.com/penny"
 	"example.com/penny/internal/dburl"
 )
 
 const loadAbout = `Loads penny.sql into the database at DATABASE_URL, PostgreSQL or SQLite, without psql. It makes a SQLite file if it is
-missing. If a books table differs in anything from that of penny.sql, it says in what, and asks before it drops the table.`
-
-// theThree is how many books penny.sql has.
-const theThree = 3
+missing. If the books table differs from that of penny.sql, it lists the differences and asks before it drops the table.`
 
 func runLoad(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "load", loadAbout)
@@ -31,38 +33,58 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 	if *books < 0 {
 		return wrong(f, "-books must not be negative")
 	}
-	address, err := dburl.Get(dburl.Clean)
+	address, _, err := env.lookup()
 	if err != nil {
 		return err
 	}
-	return fillAt(ctx, env, address, *books, *index, *yes)
+	return load(ctx, env, address, *books, *index, *yes)
 }
 
-// fillAt fills the database at address. Unless yes is true, it asks before it drops what penny.sql does not bring back.
-func fillAt(ctx context.Context, env *environment, address string, books int, index, yes bool) error {
-	var shop shop = &postgresShop{}
+// A shop is what differs between PostgreSQL and SQLite.
+type shop struct {
+	open func(address string) (*sql.DB, error)
+	// clear drops what penny.sql replaces. Before, it calls agreed with what penny.sql does not bring back, a line each; if the
+	// answer is false, it returns errNotAgreed.
+	clear  func(ctx context.Context, db *sql.DB, tx *sql.Tx, agreed func(lost []string) bool) error
+	insert string // inserts the made-up books ?1 to ?2; no author begins with ker or sed, which the programs ask for
+	index  string
+	after  string // runs after the commit; empty: nothing
+}
+
+// load fills the database at address. Unless yes is true, it asks before it drops what penny.sql does not bring back.
+func load(ctx context.Context, env *environment, address string, books int, index, yes bool) error {
+	s := postgresShop
 	if dburl.IsSQLite(address) {
-		shop = &sqliteShop{}
+		s = sqliteShop
 	}
-	if err := shop.open(ctx, address); err != nil {
+	db, err := s.open(address)
+	if err != nil {
 		return err
 	}
-	defer shop.close()
+	defer db.Close()
+	watched, hang := context.WithCancelCause(ctx)
+	defer hang(nil)
+	if !dburl.IsSQLite(address) { // a transaction locks a SQLite file, also for watch
+		go watch(watched, hang, db)
+	}
 	bar := progress(env, int64(books), "books")
 	var dropped, agreed []string
 	for {
-		err := shop.fill(ctx, books, index, bar, func(lost []string) bool {
+		err := fill(watched, db, s, books, index, bar, func(lost []string) bool {
 			dropped = lost
 			return len(lost) == 0 || yes || slices.Equal(lost, agreed)
 		})
-		if !errors.Is(err, errNotAgreed) {
-			if err != nil {
-				return err
-			}
+		if err == nil {
 			break
 		}
+		if !errors.Is(err, errNotAgreed) {
+			if ctx.Err() == nil && watched.Err() != nil {
+				return context.Cause(watched)
+			}
+			return err
+		}
 		// The table is not locked while the user thinks: fill looks again, and asks again if something has changed.
-		if err := agree(env, dropped); err != nil {
+		if err := agree(ctx, env, dropped); err != nil {
 			return err
 		}
 		agreed = dropped
@@ -71,7 +93,7 @@ func fillAt(ctx context.Context, env *environment, address string, books int, in
 	if yes && len(dropped) > 0 {
 		fmt.Fprintf(env.stdout, "Dropped the old books table, which differed from that of penny.sql:\n%s", itemize(dropped))
 	}
-	fmt.Fprintf(env.stdout, "The books table has %d books now", theThree+books)
+	fmt.Fprintf(env.stdout, "The books table has %d books now", 3+books)
 	if index {
 		fmt.Fprint(env.stdout, ", and an index on their authors")
 	}
@@ -79,23 +101,93 @@ func fillAt(ctx context.Context, env *environment, address string, books int, in
 	return nil
 }
 
-// errNotAgreed is fill's error if the user has not agreed to lose what the table has.
+// watchEvery is how often watch connects, and how long that may take.
+const watchEvery = 3 * time.Second
+
+// watch calls hang if the server hangs. On one connection, a long statement and a hung server look alike, so watch uses another
+// one from time to time.
+func watch(ctx context.Context, hang context.CancelCauseFunc, db *sql.DB) {
+	for {
+		select {
+		case <-time.After(watchEvery):
+		case <-ctx.Done():
+			return
+		}
+		brief, done := context.WithTimeout(ctx, watchEvery)
+		err := db.PingContext(brief)
+		if _, answered := errors.AsType[*pgconn.PgError](err); err != nil && !answered {
+			hang(fmt.Errorf("load penny.sql: %w", cmp.Or(brief.Err(), err)))
+		}
+		done()
+	}
+}
+
+// batch is how many made-up books are inserted between two steps of the progress bar.
+const batch = 10000
+
+// fill replaces the books table in one transaction.
+func fill(ctx context.Context, db *sql.DB, s shop, books int, index bool, bar *progressbar.ProgressBar, agreed func([]string) bool) error {
+	tx, err := db.BeginTx(ctx, nil)
+	if err != nil {
+		return fmt.Errorf("connect: %w", err)
+	}
+	defer tx.Rollback()
+	if err := s.clear(ctx, db, tx, agreed); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, penny.SQL); err != nil {
+		return fmt.Errorf("load penny.sql: %w", err)
+	}
+	for i := 0; i < books; i += batch {
+		last := min(i+batch, books)
+		if _, err := tx.ExecContext(ctx, s.insert, i+1, last); err != nil {
+			return fmt.Errorf("insert the made-up books: %w", err)
+		}
+		_ = bar.Set(last)
+	}
+	if index {
+		if _, err := tx.ExecContext(ctx, s.index); err != nil {
+			return &hinted{fmt.Errorf("make the index: %w", err),
+				"load without -index; PostgreSQL's index needs the extension pg_trgm: as an administrator, CREATE EXTENSION pg_trgm;"}
+		}
+	}
+	if err := tx.Commit(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if s.after != "" && (books > 0 || index) {
+		if _, err := db.ExecContext(ctx, s.after); err != nil {
+			return fmt.Errorf("the books are loaded, but %s failed: %w", s.after, err)
+		}
+	}
+	return nil
+}
+
+// errNotAgreed is the error of fill if the user has not agreed to lose what the table has.
 var errNotAgreed = errors.New("the books table was left as it is")
 
 // agree asks the user whether lost may be dropped.
-func agree(env *environment, lost []string) error {
+func agree(ctx context.Context, env *environment, lost []string) error {
 	fmt.Fprintf(env.stderr, "The books table differs from that of penny.sql:\n%s", itemize(lost))
 	if env.terminal {
 		fmt.Fprint(env.stderr, "Replace it? [y/N] ")
-		answer, err := bufio.NewReader(env.stdin).ReadString('\n')
-		if answer = strings.ToLower(strings.TrimSpace(answer)); err == nil && (answer == "y" || answer == "yes") {
-			return nil
+		typed := make(chan string, 1)
+		go func() {
+			answer, _ := bufio.NewReader(env.stdin).ReadString('\n')
+			typed <- strings.ToLower(strings.TrimSpace(answer))
+		}()
+		select {
+		case answer := <-typed:
+			if answer == "y" || answer == "yes" {
+				return nil
+			}
+		case <-ctx.Done(): // Ctrl-C
+			fmt.Fprintln(env.stderr)
 		}
 	}
-	return &hinted{errNotAgreed, "go tool lab load -yes replaces it without asking"}
+	return &hinted{errNotAgreed, "add -yes to replace it without asking"}
 }
 
-// itemize returns a line for each item. Names come from the database: what could confuse a terminal is left out of them.
+// itemize returns a line for each item, without the characters that control a terminal: names come from the database.
 func itemize(items []string) string {
 	var lines strings.Builder
 	for _, item := range items {
@@ -110,38 +202,23 @@ func itemize(items []string) string {
 	return lines.String()
 }
 
-// A shop is a database to be filled.
-type shop interface {
-	open(ctx context.Context, address string) error
-	// fill replaces the books table in one transaction. It asks agreed whether the table may lose what penny.sql does not
-	// bring back, a line each, and leaves the table as it is and returns errNotAgreed if it may not.
-	fill(ctx context.Context, books int, index bool, bar *progressbar.ProgressBar, agreed func(lost []string) bool) error
-	close()
-}
-
-// countOthers counts the books that are not penny.sql's, and countAll all of them, up to a million and one. SQLite compares
-// rows with VALUES, not with a bare list.
-const (
-	countOthers = `SELECT count(*) FROM (SELECT 1 FROM books WHERE ((isbn, author, title) IN (VALUES
-		('123', 'Kernighan', 'The Practice of Programming'), ('234', 'Kernighan', 'The C Programming Language'),
-		('345', 'Sedgewick', 'Algorithms in C'))) IS NOT TRUE LIMIT 1000001) AS others`
-	countAll = `SELECT count(*) FROM (SELECT 1 FROM books LIMIT 1000001) AS books`
-)
-
-// otherBooks says how many books would be lost, or nothing if there are none.
-func otherBooks(others int) []string {
-	switch others {
-	case 0:
-		return nil
-	case 1:
-		return []string{"1 other book"}
-	case 1000001:
-		return []string{"more than 1000000 other books"}
+// otherBooks returns a line that says how many books would be lost, or nothing if there are none. If the table is not like
+// penny.sql's, it counts all rows, because a column may be missing. SQLite compares rows with VALUES, not with a bare list.
+func otherBooks(ctx context.Context, tx *sql.Tx, alike bool) ([]string, error) {
+	count, rows := `SELECT count(*) FROM books`, "rows"
+	if alike {
+		count, rows = count+` WHERE ((isbn, author, title) IN (VALUES ('123', 'Kernighan', 'The Practice of Programming'),
+			('234', 'Kernighan', 'The C Programming Language'), ('345', 'Sedgewick', 'Algorithms in C'))) IS NOT TRUE`, "other books"
 	}
-	return []string{fmt.Sprintf("%d other books", others)}
-}
-
-// madeUp returns the i-th made-up book. No author begins with ker or sed, so the programs still print what they did.
-func madeUp(i int) (isbn, author, title string) {
-	return fmt.Sprintf("9%012d", i), fmt.Sprintf("Author %07d", i), fmt.Sprintf("The Collected Works, volume %d", i)
+	var n int
+	if err := tx.QueryRowContext(ctx, count).Scan(&n); err != nil {
+		return nil, fmt.Errorf("count the books: %w", err)
+	}
+	switch n {
+	case 0:
+		return nil, nil
+	case 1:
+		return []string{"1 " + strings.TrimSuffix(rows, "s")}, nil
+	}
+	return []string{fmt.Sprintf("%d %s", n, rows)}, nil
 }

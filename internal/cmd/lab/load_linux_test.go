@@ -1,11 +1,7 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -14,9 +10,9 @@ import (
 )
 
 func TestLoadEndsIfTheServerHangs(t *testing.T) {
+	t.Parallel()
 	server := pgtest.Server(t, localpg.Options{})
 	address := server.URL("postgres")
-	t.Setenv("DATABASE_URL", address)
 	pgtest.LoadBooks(t, address)
 	unlock := pgtest.Lock(t, address, "books") // load waits for it when the server stops
 	defer unlock()
@@ -26,7 +22,7 @@ func TestLoadEndsIfTheServerHangs(t *testing.T) {
 	}
 	ended := make(chan outcome)
 	go func() {
-		_, errs, status := lab(t, "", "load", "-yes", "-books", "10")
+		_, errs, status := lab(t, address, "", "load", "-yes", "-books", "10")
 		ended <- outcome{errs, status}
 	}()
 	waiting := 0
@@ -34,24 +30,11 @@ func TestLoadEndsIfTheServerHangs(t *testing.T) {
 		pgtest.Query(t, address, `SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'`, &waiting)
 		return waiting == 1
 	})
-	children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", server.PID()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, pid := range append(strings.Fields(string(children)), strconv.Itoa(server.PID())) {
-		n, err := strconv.Atoi(pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(n, syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		defer syscall.Kill(n, syscall.SIGCONT)
-	}
+	pgtest.Suspend(t, server.PID())
 	select {
 	case got := <-ended:
 		if got.status != 1 || !strings.Contains(got.errs, "did not answer in time") {
-			t.Errorf("status %d, and it says %s", got.status, got.errs)
+			t.Errorf("got status %d and %s, want 1 and that the server did not answer", got.status, got.errs)
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("load still waits for a server that hangs")

@@ -1,4 +1,4 @@
-// Command lab has the tools that a lecture hall needs beside the programs. Run it as go tool lab.
+// Command lab has the tools for the lecture hall. Run it as go tool lab.
 package main
 
 import (
@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
 	"strings"
 	"syscall"
 
 	"example.com/penny/internal/dburl"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/explain"
 )
 
@@ -28,7 +28,7 @@ var commands = []command{
 	{"load", "load penny.sql, or a million books, into DATABASE_URL", runLoad},
 	{"doctor", "find out what is wrong with DATABASE_URL", runDoctor},
 	{"exercise", "check the exercises, with hints and solutions", runExercise},
-	{"break", "show a pitfall of the lecture beside what prevents it", runBreak},
+	{"break", "show a pitfall of the lecture next to what prevents it", runBreak},
 	{"slides", "write slides made from the chapters", runSlides},
 	{"show", "print a function with line numbers, for a projector", runShow},
 	{"reset", "put back what a lecture changes", runReset},
@@ -41,10 +41,11 @@ var commands = []command{
 type environment struct {
 	stdin          io.Reader
 	stdout, stderr io.Writer
-	terminal       bool // a person sits at stdin and stderr
+	terminal       bool                                     // stdin and stderr are a terminal
+	lookup         func() (address, from string, err error) // returns DATABASE_URL, and where it is set
 }
 
-// errUsage is the error for wrong usage, of which the user has been told already.
+// errUsage is the error of wrong usage, after it was printed.
 var errUsage = errors.New("wrong usage")
 
 // A hinted is an error with a hint.
@@ -57,16 +58,15 @@ func (h *hinted) Error() string { return h.err.Error() }
 func (h *hinted) Unwrap() error { return h.err }
 
 func main() {
-	// SIGHUP comes when the terminal is closed.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C ends what does not heed the first
-	env := &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stdin) && isTerminal(os.Stderr)}
+	ctx, stop := demo.Context(syscall.SIGHUP) // it comes when the terminal is closed
+	env := &environment{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, terminal: isTerminal(os.Stdin) && isTerminal(os.Stderr),
+		lookup: dburl.Lookup}
 	status := run(ctx, env, os.Args[1:])
 	stop()
 	os.Exit(status)
 }
 
-// run carries out a command line and gives back its exit status: 0, 1 for a failure, 2 for wrong usage.
+// run runs a command line and returns its exit status: 0, 1 for a failure, 2 for wrong usage.
 func run(ctx context.Context, env *environment, args []string) int {
 	if len(args) == 0 {
 		help(env.stderr)
@@ -93,7 +93,7 @@ func run(ctx context.Context, env *environment, args []string) int {
 		case errors.Is(err, errUnsolved):
 			return 1
 		}
-		report(env.stderr, name, err)
+		report(env, name, err)
 		return 1
 	}
 	fmt.Fprintf(env.stderr, "lab: there is no command %q\n\n", name)
@@ -106,47 +106,54 @@ func help(w io.Writer) {
 	for _, c := range commands {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.about)
 	}
-	fmt.Fprint(w, "\ngo tool lab help COMMAND tells more of one.\n")
+	fmt.Fprint(w, "\ngo tool lab help COMMAND says more about one.\n")
 }
 
 // report prints an error in one line and a hint in another.
-func report(w io.Writer, name string, err error) {
-	var h *hinted
-	if errors.As(err, &h) {
-		says := strings.Join(strings.Fields(dburl.Redact(err.Error(), os.Getenv(dburl.Variable))), " ") // in one line
-		fmt.Fprintf(w, "lab %s: %s\nhint: %s\n", name, says, h.hint)
-		return
+func report(env *environment, name string, err error) {
+	address, _, _ := env.lookup()
+	says, hint := explain.Error(err, address)
+	if h, ok := errors.AsType[*hinted](err); ok {
+		says, hint = strings.Join(strings.Fields(dburl.Redact(err.Error(), address)), " "), h.hint
 	}
-	says, hint := explain.Error(err, os.Getenv(dburl.Variable))
-	fmt.Fprintf(w, "lab %s: %s\n", name, says)
-	if hint != "" {
-		fmt.Fprintf(w, "hint: %s\n", hint)
-	}
+	fmt.Fprintf(env.stderr, "lab %s: %s\nhint: %s\n", name, says, hint)
 }
 
 // flags makes the flag set of a subcommand, whose help begins with about.
-func flags(env *environment, name, about string) *flag.FlagSet {
+func flags(env *environment, usage, about string) *flag.FlagSet {
+	name, _, more := strings.Cut(usage, " ")
+	if !more {
+		usage += " [flags]"
+	}
 	f := flag.NewFlagSet(name, flag.ContinueOnError)
 	f.SetOutput(env.stderr)
 	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "usage: go tool lab %s [flags]\n\n%s\n\n", name, about)
+		fmt.Fprintf(f.Output(), "usage: go tool lab %s\n\n%s\n\n", usage, about)
 		f.PrintDefaults()
 	}
 	return f
 }
 
-// parse reads a subcommand's flags. It takes no arguments beside them.
+// parse reads a subcommand's flags. It takes no other arguments.
 func parse(f *flag.FlagSet, args []string) error {
 	if err := f.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return err
-		}
-		return errUsage
+		return errors.Join(errUsage, err)
 	}
 	if f.NArg() > 0 {
 		return wrong(f, "unknown argument %q", f.Arg(0))
 	}
 	return nil
+}
+
+// parseName reads the one argument of a subcommand. If it is missing, parseName asks question.
+func parseName(f *flag.FlagSet, args []string, question string) (string, error) {
+	if err := f.Parse(args); err != nil {
+		return "", errors.Join(errUsage, err)
+	}
+	if f.NArg() != 1 {
+		return "", wrong(f, "%s", question)
+	}
+	return f.Arg(0), nil
 }
 
 // wrong tells the user what is wrong with the command line.

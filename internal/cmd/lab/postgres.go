@@ -17,19 +17,16 @@ import (
 	"example.com/penny/internal/localpg"
 )
 
-const postgresAbout = `Starts a real PostgreSQL on this computer, without Docker or an administrator, loads the books if there are none, and prints
+const postgresAbout = `Starts a real PostgreSQL on this computer, without Docker or an administrator, loads the books if they are missing, and prints
 the line that sets DATABASE_URL. It downloads PostgreSQL if none is installed. It keeps its data for next time, and stops
 with Ctrl-C or when the terminal closes.`
-
-// favourite is the port that a new server takes if it is free: near PostgreSQL's own, and rarely used.
-const favourite = 54321
 
 func runPostgres(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "postgres", postgresAbout)
 	most := f.Int("max-connections", 100, "let in `N` connections at most; 20 is what a small hosted plan gives")
-	tls := f.Bool("tls", false, "refuse what is not encrypted, as hosted databases do")
+	tls := f.Bool("tls", false, "refuse connections without encryption, as hosted databases do")
 	fetch := f.Bool("download", false, "use a downloaded PostgreSQL even if one is installed")
-	folder := f.String("data", "", "keep the data in `FOLDER`, new, empty or used so before (default: penny/data in your cache folder, for root /var/lib/penny/data)")
+	folder := f.String("data", "", "keep the data in `FOLDER`, which is new, empty or from an earlier run (default: penny/data in your cache folder, for root /var/lib/penny/data)")
 	if err := parse(f, args); err != nil {
 		return err
 	}
@@ -43,14 +40,14 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 		}
 		*folder = filepath.Join(cache, "data")
 	}
-	server, err := startServer(ctx, env, localpg.Search{Download: *fetch}, localpg.Options{DataDir: *folder, Port: favourite, TLS: *tls,
+	server, err := startServer(ctx, env, localpg.Search{Download: *fetch}, localpg.Options{DataDir: *folder, TLS: *tls,
 		Durable: true, Config: map[string]string{"max_connections": strconv.Itoa(*most)}})
 	if err != nil {
 		return err
 	}
 	defer server.Stop()
 	address := server.URL("postgres")
-	loaded, err := loadWhereEmpty(ctx, address)
+	loaded, err := loadIfMissing(ctx, address)
 	if err != nil {
 		return err
 	}
@@ -69,11 +66,11 @@ func runPostgres(ctx context.Context, env *environment, args []string) error {
 		fmt.Fprintln(env.stderr, "\nStopping PostgreSQL. The books stay where they are.")
 		return nil
 	case <-server.Done():
-		return errors.New("PostgreSQL has stopped by itself; its log is in " + filepath.Join(*folder, "log"))
+		return errors.New("PostgreSQL has stopped; its log is in " + filepath.Join(*folder, "log"))
 	}
 }
 
-// findPostgres returns the folder with PostgreSQL's programs, which it downloads if there are none.
+// findPostgres returns the folder with PostgreSQL's programs. If none is installed, it downloads them.
 func findPostgres(ctx context.Context, env *environment, search localpg.Search) (string, error) {
 	search.Progress = func(download io.Reader, size int64) io.Reader {
 		fmt.Fprintln(env.stderr, "Downloading PostgreSQL, once: it is kept for next time.")
@@ -107,17 +104,20 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 	case errors.Is(err, localpg.ErrForeign):
 		return nil, &hinted{err, "name a folder with -data that is missing or empty; nothing was changed in this one"}
 	case os.Geteuid() == 0 && strings.Contains(err.Error(), "ermission denied"):
-		return nil, &hinted{err, "root's PostgreSQL runs as another user, who has to be able to enter each folder above " + o.DataDir}
+		return nil, &hinted{err, "root's PostgreSQL runs as another user, which must be able to enter " + o.DataDir + " and each folder above it"}
+	}
+	if o.DataDir == "" {
+		return nil, &hinted{err, "set TMPDIR to a folder that exists, that you may write to, and that has space"}
 	}
 	hint := "name a new folder with -data"
 	log := filepath.Join(o.DataDir, "log")
-	if _, none := os.Stat(log); none == nil {
+	if _, missing := os.Stat(log); missing == nil {
 		hint += ", or see " + log
 	}
 	return nil, &hinted{err, hint}
 }
 
-// showing returns what shows the progress of a download.
+// showing returns a function that shows the progress of a download.
 func showing(env *environment) func(io.Reader, int64) io.Reader {
 	return func(download io.Reader, size int64) io.Reader {
 		reader := progressbar.NewReader(download, progress(env, size, "PostgreSQL"))

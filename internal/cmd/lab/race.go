@@ -4,9 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 	"time"
 
@@ -15,62 +14,54 @@ import (
 )
 
 const raceAbout = `Runs the stages side by side with the same question, on the PostgreSQL at DATABASE_URL (database1 on a SQLite file of its
-own), and shows how many round trips a call makes and how long it takes. Three controls run too, so that between
-neighbours one thing changes. The contenders take turns, so that a busy second is nobody's bad luck.`
+own), and shows how many round trips a call makes and how long it takes. Three controls run too: each is a
+stage with one thing changed. The contenders take turns, so that a busy second of the computer slows all of them.`
 
-// raceFlags are the flags that the race and the page have in common.
-type raceFlags struct {
-	calls, workers, size *int
-	only                 *string
-	rtt                  *time.Duration
-}
-
-// options returns what the user chose, or the error of wrong usage.
-func (r *raceFlags) options(wrong func(format string, args ...any) error) (race.Options, error) {
-	chosen, err := race.Choose(*r.only)
-	switch {
-	case err != nil:
-		return race.Options{}, wrong("%v", err)
-	case *r.calls < 1 || *r.calls > race.MaxCalls:
-		return race.Options{}, wrong("-n must be between 1 and %d", race.MaxCalls)
-	case *r.workers < 1 || *r.workers > race.MaxWorkers:
-		return race.Options{}, wrong("-c must be between 1 and %d", race.MaxWorkers)
-	case *r.size < 1 || *r.size > race.MaxPool:
-		return race.Options{}, wrong("-pool must be between 1 and %d", race.MaxPool)
-	case *r.rtt < 0 || *r.rtt > race.MaxRTT:
-		return race.Options{}, wrong("-rtt must be between 0 and %v", race.MaxRTT)
+// raceFlags adds the flags that the race and the page have in common, with o as their defaults. After the command line is
+// parsed, check reports wrong usage: no number may be larger than in most.
+func raceFlags(f *flag.FlagSet, o *race.Options, only string, most race.Options) (check func() error) {
+	f.IntVar(&o.Calls, "n", o.Calls, "make `CALLS` calls with each contender")
+	f.IntVar(&o.Workers, "c", o.Workers, "let this many `CALLERS` make them at once")
+	f.IntVar(&o.Pool, "pool", o.Pool, "let the pools hold `SIZE` connections")
+	f.DurationVar(&o.RTT, "rtt", o.RTT, "put a `DELAY` such as 30ms between the program and the server, for there and back")
+	f.StringVar(&only, "only", only, "take only these `NAMES`, with commas between them: "+race.Names())
+	return func() (err error) {
+		for _, number := range []struct {
+			flag       string
+			is, atMost int
+		}{{"n", o.Calls, most.Calls}, {"c", o.Workers, most.Workers}, {"pool", o.Pool, most.Pool}} {
+			if number.is < 1 || number.is > number.atMost {
+				return wrong(f, "-%s must be between 1 and %d", number.flag, number.atMost)
+			}
+		}
+		if o.RTT < 0 || o.RTT > most.RTT {
+			return wrong(f, "-rtt must be between 0 and %v", most.RTT)
+		}
+		if o.Contenders, err = race.Choose(only); err != nil {
+			return wrong(f, "%v", err)
+		}
+		return nil
 	}
-	return race.Options{Contenders: chosen, Calls: *r.calls, Workers: *r.workers, Pool: *r.size, RTT: *r.rtt}, nil
 }
 
 func runRace(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "race", raceAbout)
-	chosen := raceFlags{
-		calls:   f.Int("n", 300, "make `CALLS` calls with each contender"),
-		workers: f.Int("c", 8, "make them from `WORKERS` goroutines at once"),
-		size:    f.Int("pool", 8, "let the pools hold `SIZE` connections"),
-		only:    f.String("only", "", "race only these `NAMES`, with commas between them: "+race.Names()),
-		rtt:     f.Duration("rtt", 0, "put a `DELAY` such as 30ms between the program and the server, for there and back"),
-	}
-	svg := f.String("svg", "", "draw the chart into `FILE` too")
+	options := race.Options{Calls: 300, Workers: 8, Pool: 8}
+	// pgxpool takes an int32, and a computer has only so much memory.
+	check := raceFlags(f, &options, "", race.Options{Calls: 10_000_000, Workers: 10_000, Pool: 10_000, RTT: 10 * time.Second})
 	asJSON := f.Bool("json", false, "print the result as JSON")
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	options, err := chosen.options(func(format string, args ...any) error { return wrong(f, format, args...) })
-	if err != nil {
+	if err := check(); err != nil {
 		return err
 	}
+	var err error
 	if !slices.ContainsFunc(options.Contenders, func(c race.Contender) bool { return !c.Local }) {
 		options.RTT = 0
-	} else if options.Address, err = postgresAddress(); err != nil {
+	} else if options.Address, err = postgresAddress(env); err != nil {
 		return err
 	}
-	chart, err := newChart(*svg)
-	if err != nil {
-		return err
-	}
-	defer finishChart(chart, nil)
 	if few := 20 * options.Workers; options.Calls < few {
 		fmt.Fprintf(env.stderr, "lab race: with fewer than %d calls the times move a lot from run to run; the round trips do not\n", few)
 	}
@@ -91,51 +82,17 @@ func runRace(ctx context.Context, env *environment, args []string) error {
 	} else {
 		err = result.Print(env.stdout)
 	}
-	if err != nil {
-		return &hinted{fmt.Errorf("print the result: %w", err), "what reads it must read to the end"}
-	}
-	if err := finishChart(chart, result.Chart); err != nil {
-		return &hinted{fmt.Errorf("write a chart: %w", err), "choose another file"}
+	if err != nil { // a full disk, say, is no fault of the database
+		return &hinted{fmt.Errorf("print the result: %w", err), "print it somewhere else"}
 	}
 	return raced
 }
 
-// postgresAddress returns DATABASE_URL as dburl.Clean returns it, if it is a PostgreSQL's.
-func postgresAddress() (string, error) {
-	return dburl.Get(func(address string) (string, error) {
-		if _, err := dburl.PGX(address); err != nil {
-			return "", err
-		}
-		return dburl.Clean(address)
-	})
-}
-
-// newChart opens the file of a chart before the run, so that a file that cannot be written is found then. It leaves what the
-// file has, and returns nil for no name.
-func newChart(name string) (*os.File, error) {
-	if name == "" {
-		return nil, nil
+// postgresAddress returns DATABASE_URL if PostgreSQL is there.
+func postgresAddress(env *environment) (string, error) {
+	address, _, err := env.lookup()
+	if err == nil {
+		_, err = dburl.PGX(address)
 	}
-	file, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o644)
-	if err != nil {
-		return nil, &hinted{fmt.Errorf("write a chart: %w", err), "choose a file in a folder that you may write to"}
-	}
-	return file, nil
-}
-
-// finishChart draws the chart, unless draw is nil, and closes its file. A file that stays empty is removed.
-func finishChart(file *os.File, draw func(io.Writer) error) error {
-	if file == nil {
-		return nil
-	}
-	if draw != nil {
-		return errors.Join(file.Truncate(0), draw(file), file.Close())
-	}
-	if info, err := file.Stat(); err == nil { // it is not closed yet
-		file.Close()
-		if info.Size() == 0 {
-			os.Remove(file.Name())
-		}
-	}
-	return nil
+	return address, err
 }

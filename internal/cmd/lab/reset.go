@@ -12,8 +12,8 @@ import (
 	"example.com/penny/internal/explain"
 )
 
-const resetAbout = `Puts back what a lecture changes: the three books in penny.sqlite and, if it is set, in DATABASE_URL, and no progress in the
-exercises. It asks before it drops other books. Your files stay as they are: git checkout . puts them back.`
+const resetAbout = `Puts back what a lecture changes: it forgets which exercises are solved, and loads the three books into penny.sqlite and, if
+it is set, DATABASE_URL. It asks before it drops other books. It does not change your code; git checkout . puts that back.`
 
 func runReset(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "reset", resetAbout)
@@ -21,25 +21,28 @@ func runReset(ctx context.Context, env *environment, args []string) error {
 	if err := parse(f, args); err != nil {
 		return err
 	}
-	folder, err := root()
+	folder, err := root(ctx)
 	if err != nil {
 		return err
 	}
+	if err := os.Remove(filepath.Join(folder, ".exercises")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return &hinted{err, "delete that file yourself"}
+	}
+	fmt.Fprintln(env.stdout, "No exercise is solved.")
 	addresses := []string{"sqlite:///" + filepath.ToSlash(filepath.Join(folder, "penny.sqlite"))}
-	if address, err := dburl.Get(dburl.Clean); err == nil && address != addresses[0] {
+	switch address, _, err := env.lookup(); {
+	case errors.Is(err, dburl.NotSet):
+		fmt.Fprintln(env.stdout, "DATABASE_URL is not set, so no server is changed.")
+	case err != nil:
+		return err
+	case address != addresses[0]:
 		addresses = append(addresses, address)
-	} else {
-		fmt.Fprintln(env.stdout, "There is no DATABASE_URL, so no server was changed.")
 	}
 	for _, address := range addresses {
 		fmt.Fprintf(env.stdout, "%s: ", explain.Place(address))
-		if err := fillAt(ctx, env, address, 0, false, *yes); err != nil {
+		if err := load(ctx, env, address, 0, false, *yes); err != nil {
 			return err
 		}
 	}
-	if err := os.Remove(filepath.Join(folder, ".exercises")); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	fmt.Fprintln(env.stdout, "No exercise is solved.")
 	return nil
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,7 +27,7 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 		return wrong(f, "-to must name a folder")
 	}
 	if err := copyModules(ctx, env, filepath.Join(*to, "go")); err != nil {
-		return fmt.Errorf("copy the Go modules: %w", err)
+		return &hinted{fmt.Errorf("copy the Go modules: %w", err), "check the network, and that you may write to the folder"}
 	}
 	fmt.Fprintln(env.stderr, "PostgreSQL")
 	if err := localpg.Stick(ctx, filepath.Join(*to, "postgresql"), showing(env)); err != nil {
@@ -39,8 +38,8 @@ func runStick(ctx context.Context, env *environment, args []string) error {
 	return nil
 }
 
-// copyModules copies the modules that Penny needs, on any system, from Go's module cache. Go downloads those that are not
-// there. The folder has the layout of a module proxy.
+// copyModules copies the modules that Penny needs on any system from Go's module cache, to a folder with the layout of a module
+// proxy. Go downloads the ones that are missing.
 func copyModules(ctx context.Context, env *environment, folder string) error {
 	fmt.Fprintln(env.stderr, "Go modules")
 	downloaded, err := goCommand(ctx, "mod", "download", "-json")
@@ -55,24 +54,24 @@ func copyModules(ctx context.Context, env *environment, folder string) error {
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(strings.TrimSpace(string(cache)), "cache", "download")
+	cache = filepath.Join(cache, "cache", "download")
 	var files []string
-	for modules := json.NewDecoder(bytes.NewReader(downloaded)); modules.More(); {
+	for modules := json.NewDecoder(strings.NewReader(downloaded)); modules.More(); {
 		var module struct{ Info, GoMod, Zip string }
 		if err := modules.Decode(&module); err != nil {
 			return err
 		}
 		files = append(files, module.Info, module.GoMod, module.Zip)
 	}
-	for _, module := range strings.Fields(string(graph)) {
+	for _, module := range strings.Fields(graph) {
 		path, version, _ := strings.Cut(capital.ReplaceAllStringFunc(module, func(c string) string { return "!" + strings.ToLower(c) }), "@")
-		file := filepath.Join(root, filepath.FromSlash(path), "@v", version+".mod")
-		if _, err := os.Stat(file); err == nil { // there is none for Penny itself, for Go, and for what a folder replaces
+		file := filepath.Join(cache, filepath.FromSlash(path), "@v", version+".mod")
+		if _, err := os.Stat(file); err == nil { // Penny itself and Go have no such file
 			files = append(files, file)
 		}
 	}
 	for _, file := range files {
-		path, err := filepath.Rel(root, file)
+		path, err := filepath.Rel(cache, file)
 		if err != nil {
 			return err
 		}
@@ -80,36 +79,34 @@ func copyModules(ctx context.Context, env *environment, folder string) error {
 		if err != nil {
 			return err
 		}
-		if err := write(filepath.Join(folder, path), data); err != nil {
+		to := filepath.Join(folder, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, data, 0o644)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// capital finds the letters that a module proxy's paths write as an exclamation mark and a small letter.
+// capital matches the letters that a module proxy writes as an exclamation mark and a small letter.
 var capital = regexp.MustCompile("[A-Z]")
 
 // goCommand runs the go command and returns its output. Its error has what the command said.
-func goCommand(ctx context.Context, args ...string) ([]byte, error) {
+func goCommand(ctx context.Context, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", args...).Output()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
+		return "", fmt.Errorf("go %s: %w", strings.Join(args, " "), err)
 	}
-	return out, nil
+	return strings.TrimSpace(string(out)), nil
 }
 
-// write writes a file that gets its name when it is complete.
-func write(file string, data []byte) error {
-	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-		return err
+// root returns Penny's folder.
+func root(ctx context.Context) (string, error) {
+	mod, err := goCommand(ctx, "env", "GOMOD")
+	if err == nil && (mod == "" || mod == os.DevNull) { // without a module
+		err = &hinted{errors.New("this is not Penny's folder"), "run it in Penny's folder"}
 	}
-	defer os.Remove(file + ".part")
-	if err := os.WriteFile(file+".part", data, 0o644); err != nil {
-		return err
-	}
-	return os.Rename(file+".part", file)
+	return filepath.Dir(mod), err
 }

@@ -10,16 +10,20 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"example.com/penny/internal/localpg"
+	"example.com/penny/internal/skip"
 )
 
 func TestAStickHasAllThatAComputerWithoutANetworkNeeds(t *testing.T) {
-	var wrong string // the archive whose checksum is wrong
+	skip.Long(t)
+	t.Parallel()
+	var wrong atomic.Bool // the checksum of Windows' archive
 	repository := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		path, isSum := strings.CutSuffix(r.URL.Path, ".sha256")
-		if !isSum || wrong != "" && strings.Contains(path, wrong) {
+		if !isSum || wrong.Load() && strings.Contains(path, "windows") {
 			w.Write([]byte(path))
 			return
 		}
@@ -27,13 +31,16 @@ func TestAStickHasAllThatAComputerWithoutANetworkNeeds(t *testing.T) {
 		w.Write([]byte(hex.EncodeToString(sum[:])))
 	}))
 	defer repository.Close()
-	t.Setenv(localpg.RepositoryVariable, repository.URL+"/")
-
-	folder := filepath.ToSlash(t.TempDir())
-	if out, errs, status := lab(t, "", "stick", "-to", folder); status != 0 || !strings.Contains(out, "docs/offline.md") {
-		t.Fatalf("status %d, %q, %q", status, out, errs)
+	stick := func(folder string) (string, error) {
+		cmd, out := process([]string{localpg.RepositoryVariable + "=" + repository.URL + "/"}, "stick", "-to", folder)
+		err := cmd.Run()
+		return out.String(), err
 	}
-	// Go takes the modules from the stick alone, and finds their checksums in go.sum.
+	folder := filepath.ToSlash(t.TempDir())
+	if out, err := stick(folder); err != nil || !strings.Contains(out, "docs/offline.md") {
+		t.Fatalf("%v: %s", err, out)
+	}
+	// Go takes the modules only from the stick, and finds their checksums in go.sum.
 	proxy := "file:///" + strings.TrimPrefix(folder, "/") + "/go"
 	for _, args := range [][]string{{"mod", "graph"}, {"mod", "download", "github.com/joho/godotenv"}} {
 		cmd := exec.Command("go", args...)
@@ -51,17 +58,17 @@ func TestAStickHasAllThatAComputerWithoutANetworkNeeds(t *testing.T) {
 		}
 		for _, file := range slices.Compact(strings.Fields(string(out))) {
 			if _, err := os.Stat(filepath.Join(folder, "go", file)); err != nil {
-				t.Errorf("on %s it lacks a module: %v", system, err)
+				t.Errorf("for %s the stick lacks a module: %v", system, err)
 			}
 		}
 	}
 	archives, err := filepath.Glob(folder + "/postgresql/io/zonky/test/postgres/embedded-postgres-binaries-*/*/*.jar")
 	if err != nil || len(archives) != 5 {
-		t.Errorf("it has %d archives of PostgreSQL, %v", len(archives), err)
+		t.Errorf("the stick has %d archives of PostgreSQL, want 5 (%v)", len(archives), err)
 	}
 
-	wrong = "windows"
-	if _, errs, status := lab(t, "", "stick", "-to", folder); status != 1 || !strings.Contains(errs, "its published checksum is not") {
-		t.Errorf("a wrong checksum: status %d, %s", status, errs)
+	wrong.Store(true)
+	if out, err := stick(folder); err == nil || !strings.Contains(out, "does not match its published checksum") {
+		t.Errorf("a wrong checksum: got %v, want an error about it: %s", err, out)
 	}
 }

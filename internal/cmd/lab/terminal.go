@@ -10,7 +10,7 @@ import (
 
 func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }
 
-// progress is a bar on standard error where a person looks at it, and otherwise nothing.
+// progress returns a bar on standard error. If that is not a terminal, the bar shows nothing.
 func progress(env *environment, total int64, what string) *progressbar.ProgressBar {
 	w := io.Writer(env.stderr)
 	if !env.terminal {

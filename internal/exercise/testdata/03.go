@@ -34,7 +34,7 @@ func TestExercise(t *testing.T) {
 		}
 		name := explain.Name(err)
 		if other, ok := seen[name]; ok {
-			t.Fatalf("these two fail for the same reason, %q: %s and %s", name, other, line)
+			t.Fatalf("two addresses fail for the same reason, %q: %s and %s", name, other, line)
 		}
 		seen[name] = line
 	}

@@ -32,6 +32,6 @@ func TestExercise(t *testing.T) {
 		t.Fatalf("%d of %d callers fail: %v", n, callers, <-failures)
 	}
 	if most := db.Stats().MaxOpenConnections; most < 5 {
-		t.Fatalf("nobody fails, but with %d connections most callers wait for long: the server has more", most)
+		t.Fatalf("no caller fails, but with %d connections most wait for a long time: the server allows more", most)
 	}
 }

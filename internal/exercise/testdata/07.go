@@ -18,14 +18,18 @@ func TestExercise(t *testing.T) {
 	defer p.Close()
 	for range 3 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		if titles, err := Titles(ctx, p, "Kernighan"); err != nil || len(titles) != 2 {
-			t.Fatalf("Titles finds %d books by Kernighan, want 2 (%v); the pool has %d of its 2 connections in use", len(titles), err, p.Stats().InUse)
+		titles, err := Titles(ctx, p, "Kernighan")
+		if err != nil {
+			t.Fatalf("the search for Kernighan fails: %v; %d of the pool's 2 connections are in use", err, p.Stats().InUse)
+		}
+		if len(titles) != 2 {
+			t.Fatalf("Titles finds %d books by Kernighan, want 2", len(titles))
 		}
 		_, _ = Titles(ctx, p, "Nameless") // fails at the title, or not: both are right
 		cancel()
 		_, _ = Titles(ctx, p, "Kernighan")
 		if n := p.Stats().InUse; n != 0 {
-			t.Fatalf("nobody uses a connection, and the pool has lent %d", n)
+			t.Fatalf("after a call that fails, %d of the pool's 2 connections are still in use", n)
 		}
 	}
 }

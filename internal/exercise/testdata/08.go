@@ -37,7 +37,7 @@ func full(t *testing.T, address string, size int) int64 {
 func TestExercise(t *testing.T) {
 	size, err := strconv.Atoi(given.Answers(t, "exercises/08-two-shops/answer.txt")["size"])
 	if err != nil || size < 1 {
-		t.Fatal("answer.txt has no size")
+		t.Fatal("answer.txt has no size, such as size = 5")
 	}
 	if size > 100 {
 		t.Fatalf("two pools of %d are more than any small server takes", size)

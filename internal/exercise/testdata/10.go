@@ -1,8 +1,6 @@
 package page
 
 import (
-	"database/sql"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -15,28 +13,20 @@ import (
 
 	_ "modernc.org/sqlite"
 
-	"example.com/penny"
+	"example.com/penny/internal/exercise/given"
 )
 
 func TestExercise(t *testing.T) {
-	folder := t.TempDir()
-	file := filepath.Join(folder, "penny.sqlite")
-	db, err := sql.Open("sqlite", file)
+	db, file := given.SQLite(t)
+	folder := filepath.Dir(file)
+	_, err := db.Exec(`WITH RECURSIVE n(n) AS (SELECT 9000 UNION ALL SELECT n + 1 FROM n WHERE n < 9149)
+		INSERT INTO books SELECT n, 'Sedgewick', 'Algorithms' FROM n`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := db.Exec(penny.SQL); err != nil {
-		t.Fatal(err)
-	}
-	for n := range 150 {
-		if _, err := db.Exec(`INSERT INTO books VALUES ($1, 'Sedgewick', 'Algorithms')`, fmt.Sprintf("9%03d", n)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	db.Close()
 	program := filepath.Join(folder, "pennyapp.exe")
 	if out, err := exec.Command("go", "build", "-o", program, "./pennyapp").CombinedOutput(); err != nil {
-		t.Fatalf("pennyapp does not compile: %s", out)
+		t.Fatalf("it does not compile: %s", out)
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -74,10 +74,19 @@ func TestExercise(t *testing.T) {
 		t.Fatalf("the browser sent the same order again, and the table has %d orders, want 1", n)
 	}
 	if err := Order(t.Context(), u.String(), "second", "123"); err != nil {
-		t.Fatal(err)
+		t.Fatalf("another customer orders the same book, and Order fails: %v", err)
 	}
 	if n := orders(t, address); n != 2 {
-		t.Fatalf("two different orders of the same book were sent, and the table has %d", n)
+		t.Fatalf("two customers ordered the same book, and the table has %d orders, want 2", n)
+	}
+	err = given.During(t, address, `INSERT INTO orders (key, isbn) VALUES ('third', '123')`, func() error {
+		return Order(t.Context(), address, "third", "123")
+	})
+	if err != nil {
+		t.Fatalf("the browser sends the same order twice at the same moment, and Order fails: %v", err)
+	}
+	if n := orders(t, address); n != 3 {
+		t.Fatalf("the browser sent the same order twice at the same moment, and the table has both")
 	}
 }
 

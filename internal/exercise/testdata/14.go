@@ -21,11 +21,11 @@ func TestExercise(t *testing.T) {
 	}{{5, 3, 10, true}, {2, 1, 12, false}, {1, 0, 13, false}, {1, 0, 13, true}} {
 		err := Move(ctx, db, "window", "cellar", c.copies)
 		if ctx.Err() != nil {
-			t.Fatal("after a move that failed, the next one waits in vain: does every way out of Move end the transaction?")
+			t.Fatal("after a move that failed, the next one waits for ever: does every way out of Move end the transaction?")
 		}
 		switch {
 		case c.fails && err == nil:
-			t.Fatalf("the window has not got %d copies, and Move says nothing", c.copies)
+			t.Fatalf("the window does not have %d copies, and Move returns no error", c.copies)
 		case !c.fails && err != nil:
 			t.Fatalf("the window has %d copies, and Move fails: %v", c.copies, err)
 		}

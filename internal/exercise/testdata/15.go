@@ -45,4 +45,15 @@ func TestExercise(t *testing.T) {
 	if sold.Load() != 5 || soldOut.Load() != 15 || left != 0 {
 		t.Fatalf("of 5 copies, %d were sold to 20 customers, %d customers heard that it is sold out, and %d copies are left", sold.Load(), soldOut.Load(), left)
 	}
+	given.Exec(t, address, `UPDATE stock SET copies = 5`)
+	err := given.During(t, address, `UPDATE stock SET copies = copies - 1`, func() error { return Sell(ctx, db, "123") })
+	if err != nil {
+		t.Fatalf("another copy of the app sells the book at the same moment, and Sell fails: %v", err)
+	}
+	if err := db.QueryRow(`SELECT copies FROM stock`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	if left != 3 {
+		t.Fatalf("two copies of the app sold a book each, of 5 copies, and %d are left", left)
+	}
 }

@@ -54,7 +54,7 @@ func TestExercise(t *testing.T) {
 		}
 		for i, a := range authors {
 			if a.Name != fmt.Sprintf("Author %03d", i+1) || len(a.Works) != 2 || a.Works[0].ID != i || a.Works[1].ID != i+200 {
-				t.Fatalf("Authors returns as number %d: %+v", i+1, a)
+				t.Fatalf("author %d of those that Authors returns is wrong: %+v", i+1, a)
 			}
 		}
 		if count.queries > 2 {

@@ -28,12 +28,16 @@ func TestExercise(t *testing.T) {
 			t.Fatalf("after %s, the next caller's query fails: %v", after, err)
 		}
 	}
-	if n, err := Report(ctx, p, `SELECT count(*) FROM books`); err != nil || n != 3 {
-		t.Fatalf("Report returns %d, want 3 (%v)", n, err)
+	n, err := Report(ctx, p, `SELECT count(*) FROM books`)
+	if err != nil {
+		t.Fatalf("Report fails: %v", err)
+	}
+	if n != 3 {
+		t.Fatalf("Report returns %d, want 3", n)
 	}
 	next("a report that works")
 	if _, err := Report(ctx, p, `SELECT count(*) FROM books, pg_sleep(2)`); err == nil {
-		t.Fatal("a report of two seconds runs to its end, and it may take 200 ms")
+		t.Fatal("a report of two seconds runs to its end; its limit is 200 ms")
 	}
 	next("a report that takes too long")
 	if _, err := Report(ctx, p, `SELECT nothing FROM books`); err == nil {

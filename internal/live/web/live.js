@@ -67,7 +67,7 @@ function places(connections) {
 		if (i < 0) i = ends.length;
 		ends[i] = c.close;
 		c.place = i;
-		c.served = c.trips.some((t) => t.call >= 0);
+		c.served = c.trips.some((t) => t.phase === "question" && t.end > 0);
 	}
 	return ends.length;
 }
@@ -78,7 +78,7 @@ function connect(lane) {
 	for (const call of lane.calls) call.had = [];
 	for (const c of lane.connections) {
 		if (!lane.pooled) {
-			if (c.call >= 0) lane.calls[c.call].had.push({ c, from: c.open, until: c.close });
+			if (c.trips[0].call >= 0) lane.calls[c.trips[0].call].had.push({ c, from: c.open, until: c.close });
 			continue;
 		}
 		for (const trip of c.trips) {
@@ -101,7 +101,7 @@ function show(loaded) {
 	end = Math.max(1, ...lanes.map((l) => Math.max(l.elapsed_ms, ...l.connections.map((c) => c.close), ...l.processes.map((s) => s.at)))) + 1;
 	$("time").max = end;
 	$("timeline").hidden = $("links").hidden = false;
-	$("one").textContent = recording.sentence || "One call of each contender, to scale";
+	$("one").textContent = recording.sentence;
 	$("timeline").alt = lanes.map((l) => `${l.name}: ${l.round_trips_per_call} round trips in ${l.call_ms.toFixed(1)} ms`).join("; ");
 	const fault = recording.fault ? `; half-way: ${recording.fault}` : "";
 	$("conditions").textContent = `${recording.workers} callers, ${recording.calls} calls, pools of ${recording.pool}, ` +
@@ -197,7 +197,7 @@ function drawLane(lane) {
 			open++;
 			const trip = c.trips.findLast((t) => t.begin <= now);
 			const going = trip && trip.phase !== "goodbye" && (now < trip.end || !trip.end);
-			const asked = c.trips.some((t) => t.begin <= now && t.call >= 0 && !openingPhases.has(t.phase));
+			const asked = c.trips.some((t) => t.begin <= now && !openingPhases.has(t.phase));
 			if (going && openingPhases.has(trip.phase)) states[c.place] = "open";
 			else if (going) states[c.place] = "ask";
 			else states[c.place] = !holders.has(c) ? "idle" : asked ? "ask" : "open";

@@ -4,17 +4,12 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
-	"example.com/penny"
 	"example.com/penny/database1/books"
-	"example.com/penny/internal/bookstest"
 )
-
-func TestContract(t *testing.T) {
-	bookstest.Run(t, bookstest.SQLite, func(url string) (penny.Store, error) { return books.Open(url) })
-}
 
 func TestCreateMakesTheFileOnce(t *testing.T) {
 	folder := t.TempDir()
@@ -44,10 +39,18 @@ func TestCreateMakesTheFileOnce(t *testing.T) {
 	}
 	var left int
 	if err := db.QueryRow(`SELECT count(*) FROM books`).Scan(&left); err != nil || left != 1 {
-		t.Errorf("Create touched a file that was there: %d books, %v", left, err)
+		t.Errorf("Create changed an existing file: got %d books and %v, want 1 book", left, err)
 	}
 	entries, err := os.ReadDir(folder)
 	if err != nil || len(entries) != 1 {
-		t.Errorf("the folder holds %v, %v; want penny.sqlite alone", entries, err)
+		t.Errorf("the folder has %v, %v; want only penny.sqlite", entries, err)
+	}
+
+	// SQLite would write an old journal into the new file.
+	if err := os.WriteFile(filepath.Join(folder, "other.sqlite-journal"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := books.Create(filepath.Join(folder, "other.sqlite")); err == nil || !strings.Contains(err.Error(), "is left from a deleted database") {
+		t.Errorf("with an old journal: got %v, want an error that names it", err)
 	}
 }

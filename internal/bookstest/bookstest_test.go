@@ -1,28 +1,21 @@
-// Package bookstest is the contract of the layers: the answers that each of them gives on a real database.
 package bookstest
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"example.com/penny"
+	books1 "example.com/penny/database1/books"
+	books2 "example.com/penny/database2/books"
+	books3 "example.com/penny/database3/books"
+	books4 "example.com/penny/database4/books"
+	"example.com/penny/internal/demo"
 	"example.com/penny/internal/relay"
 )
-
-// A Database is a database that belongs to one test.
-type Database struct {
-	URL  string
-	Exec func(statements string) // runs SQL in it, without the layer
-	// Folds reports whether ö matches Ö when the database ignores case.
-	Folds bool
-}
 
 // The books that the contract searches, in the byte order of their ISBN. A book without an author or a title is legal: the
 // table demands only an ISBN.
@@ -50,11 +43,63 @@ const catalogue = `
 
 var everyISBN = []string{"0-13", "0-2", "012", "02", "A1", "B2", "C1", "C2", "D1", "D2", "E1", "E2", "F1", "G1", "G2", "H1", "a1"}
 
-// Run tests the layer that open opens. newDatabase returns a database with penny.sql loaded; each subtest gets its own.
-func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url string) (penny.Store, error)) {
-	start := func(t *testing.T) (penny.Store, Database) {
+// layers are the stages' layers, each with the number of connections that it opens for five calls.
+var layers = []struct {
+	name        string
+	open        func(url string) (penny.Store, func() int64, error)
+	databases   []string
+	connections int
+}{
+	{"database1", func(url string) (penny.Store, func() int64, error) {
+		store, err := books1.Open(url)
+		return store, nil, err
+	}, []string{"SQLite"}, 0},
+	{"database2", func(url string) (penny.Store, func() int64, error) {
+		store, err := books2.Open(url)
+		return store, func() int64 { return demo.Opened(store.Stats()) }, err
+	}, []string{"PostgreSQL"}, 5},
+	{"database3", func(url string) (penny.Store, func() int64, error) {
+		store, err := books3.Open(url, 8)
+		return store, func() int64 { return store.Stats().Dials }, err
+	}, []string{"PostgreSQL"}, 1},
+	{"database4", func(url string) (penny.Store, func() int64, error) {
+		store, err := books4.Open(url, 8)
+		return store, func() int64 { return demo.Opened(store.Stats()) }, err
+	}, []string{"PostgreSQL", "SQLite"}, 1},
+}
+
+func TestEveryLayerGivesTheSameAnswers(t *testing.T) {
+	for _, layer := range layers {
+		for _, database := range layer.databases {
+			t.Run(layer.name+" on "+database, func(t *testing.T) {
+				t.Parallel()
+				contract(t, map[string]func(testing.TB) Database{"PostgreSQL": Postgres, "SQLite": SQLite}[database], func(url string) (penny.Store, error) {
+					store, _, err := layer.open(url)
+					return store, err
+				})
+			})
+		}
+	}
+}
+
+func TestOnlyDatabase2OpensAConnectionForEveryCall(t *testing.T) {
+	for _, layer := range layers {
+		if layer.connections > 0 {
+			t.Run(layer.name, func(t *testing.T) {
+				t.Parallel()
+				connections(t, layer.connections, layer.open)
+			})
+		}
+	}
+}
+
+// contract tests the layer that open opens, on the database that newDatabase returns.
+func contract(t *testing.T, newDatabase func(testing.TB) Database, open func(url string) (penny.Store, error)) {
+	db := newDatabase(t)
+	// start loads penny.sql, runs more statements, and opens the layer.
+	start := func(t *testing.T, statements string) penny.Store {
 		t.Helper()
-		db := newDatabase(t)
+		db.Exec(t, penny.SQL+statements)
 		store, err := open(db.URL)
 		if err != nil {
 			t.Fatalf("Open: %v", err)
@@ -64,43 +109,21 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 				t.Errorf("Close: %v", err)
 			}
 		})
-		return store, db
-	}
-	searches := func(t *testing.T) (search func(prefix string, limit int) []string, db Database) {
-		t.Helper()
-		store, db := start(t)
-		db.Exec(catalogue)
-		return func(prefix string, limit int) []string {
-			t.Helper()
-			books, err := store.ByAuthor(t.Context(), prefix, limit)
-			if err != nil {
-				t.Fatalf("ByAuthor(%q, %d): %v", prefix, limit, err)
-			}
-			isbns := []string{}
-			for _, book := range books {
-				isbns = append(isbns, book.ISBN)
-			}
-			return isbns
-		}, db
+		return store
 	}
 
 	t.Run("the Kernighan books", func(t *testing.T) {
-		store, _ := start(t)
-		got, err := store.ByAuthor(t.Context(), "ker", 100)
-		if err != nil {
-			t.Fatal(err)
-		}
 		want := []penny.Book{
 			{ISBN: "123", Author: "Kernighan", Title: "The Practice of Programming"},
 			{ISBN: "234", Author: "Kernighan", Title: "The C Programming Language"},
 		}
-		if !slices.Equal(got, want) {
+		if got := find(t, start(t, ""), "ker", 100); !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
 
 	t.Run("a prefix finds the authors that begin with it, and no others", func(t *testing.T) {
-		search, db := searches(t)
+		store := start(t, catalogue)
 		umlauts := []string{"G2"}
 		if db.Folds {
 			umlauts = []string{"G1", "G2"}
@@ -126,139 +149,129 @@ func Run(t *testing.T, newDatabase func(testing.TB) Database, open func(url stri
 			{"SQL in the prefix is text", "x' OR '1'='1", nil},
 			{"SQL that drops the table is text", "'; DROP TABLE books; --", nil},
 			{"letters that are not ASCII", "李", []string{"H1"}},
-			{"an umlaut, as the database folds it", "öz", umlauts},
+			{"an umlaut in capitals, if the database knows its case", "öz", umlauts},
 			{"a space counts", " ker", nil},
 			{"a line break counts", "ker\n", nil},
 			{"a long prefix", strings.Repeat("k", 10_000), nil},
+			{"after all that the table is unchanged", "", everyISBN},
 		} {
 			t.Run(c.what, func(t *testing.T) {
-				if got := search(c.prefix, 100); !slices.Equal(got, c.want) {
+				if got := isbns(find(t, store, c.prefix, 100)); !slices.Equal(got, c.want) {
 					t.Errorf("ByAuthor(%q) found %q, want %q", c.prefix, got, c.want)
 				}
 			})
 		}
-		if got := search("", 100); !slices.Equal(got, everyISBN) {
-			t.Errorf("after all searches the table holds %q, want %q", got, everyISBN)
-		}
 	})
 
 	t.Run("limit is the largest number of books", func(t *testing.T) {
-		search, _ := searches(t)
+		store := start(t, catalogue)
 		for _, limit := range []int{0, 1, 3, len(everyISBN), len(everyISBN) + 1} {
 			want := everyISBN[:min(limit, len(everyISBN))]
-			if got := search("", limit); !slices.Equal(got, want) {
+			if got := isbns(find(t, store, "", limit)); !slices.Equal(got, want) {
 				t.Errorf("limit %d: found %q, want %q", limit, got, want)
 			}
 		}
 	})
 
 	t.Run("a book without a title has an empty one", func(t *testing.T) {
-		store, db := start(t)
-		db.Exec(catalogue)
-		got, err := store.ByAuthor(t.Context(), "nameless", 10)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if want := []penny.Book{{ISBN: "B2", Author: "Nameless"}}; !slices.Equal(got, want) {
+		want := []penny.Book{{ISBN: "B2", Author: "Nameless"}}
+		if got := find(t, start(t, catalogue), "nameless", 10); !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	})
 
 	t.Run("the next call sees a change", func(t *testing.T) {
-		store, db := start(t)
-		if _, err := store.ByAuthor(t.Context(), "ker", 10); err != nil {
-			t.Fatal(err)
-		}
-		db.Exec(`DELETE FROM books WHERE isbn = '123';`)
-		got, err := store.ByAuthor(t.Context(), "ker", 10)
-		if err != nil || len(got) != 1 {
-			t.Errorf("after one of two was deleted: got %v, %v", got, err)
+		store := start(t, "")
+		find(t, store, "ker", 10)
+		db.Exec(t, `DELETE FROM books WHERE isbn = '123';`)
+		if got := find(t, store, "ker", 10); len(got) != 1 {
+			t.Errorf("after one of two was deleted: got %v, want one book", got)
 		}
 	})
 
 	t.Run("a call with a cancelled context returns the context's error", func(t *testing.T) {
-		store, _ := start(t)
+		store := start(t, "")
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		if _, err := store.ByAuthor(ctx, "ker", 10); !errors.Is(err, context.Canceled) {
 			t.Errorf("got error %v, want one that is context.Canceled", err)
 		}
-		if got, err := store.ByAuthor(t.Context(), "ker", 10); err != nil || len(got) != 2 {
-			t.Errorf("the next call: got %v, %v", got, err)
+		if got := find(t, store, "ker", 10); len(got) != 2 {
+			t.Errorf("the next call: got %v, want two books", got)
 		}
 	})
 
-	t.Run("a missing table is an error, and the Store works when the table comes", func(t *testing.T) {
-		store, db := start(t)
-		db.Exec(`DROP TABLE books;`)
+	t.Run("a missing table is an error, and the Store works when it is there", func(t *testing.T) {
+		store := start(t, `DROP TABLE books;`)
 		if got, err := store.ByAuthor(t.Context(), "ker", 10); err == nil {
-			t.Errorf("with no table: got %v and no error", got)
+			t.Errorf("with no table: no error, and got %v", got)
 		}
-		db.Exec(penny.SQL)
-		if got, err := store.ByAuthor(t.Context(), "ker", 10); err != nil || len(got) != 2 {
-			t.Errorf("with the table: got %v, %v", got, err)
+		db.Exec(t, penny.SQL)
+		if got := find(t, store, "ker", 10); len(got) != 2 {
+			t.Errorf("with the table: got %v, want two books", got)
 		}
 	})
 
 	t.Run("each of many callers gets its own answer", func(t *testing.T) {
-		store, _ := start(t)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
+		store := start(t, "")
 		var callers sync.WaitGroup
-		failures := make(chan error, 20)
-		for i := range cap(failures) {
+		for i := range 20 {
 			callers.Go(func() {
 				prefix, want := "ker", 2
 				if i%2 == 1 {
 					prefix, want = "sed", 1
 				}
 				for range 3 {
-					got, err := store.ByAuthor(ctx, prefix, 10)
-					if err != nil || len(got) != want {
-						failures <- fmt.Errorf("ByAuthor(%q): got %v, %w", prefix, got, err)
-						return
+					if got, err := store.ByAuthor(t.Context(), prefix, 10); err != nil || len(got) != want {
+						t.Errorf("ByAuthor(%q): got %v, %v; want %d books", prefix, got, err, want)
 					}
 				}
 			})
 		}
 		callers.Wait()
-		close(failures)
-		for err := range failures {
-			t.Error(err)
-		}
 	})
 
 	t.Run("Close may be called twice", func(t *testing.T) {
-		store, _ := start(t)
-		if _, err := store.ByAuthor(t.Context(), "ker", 10); err != nil {
-			t.Fatal(err)
-		}
+		store := start(t, "")
+		find(t, store, "ker", 10)
 		if err := store.Close(); err != nil {
 			t.Errorf("the first Close: %v", err)
 		}
 	})
 }
 
-// Connections makes five calls, one after the other, through a relay that counts connections. It fails the test unless the
-// relay has seen want of them and opened, the layer's own count, says the same.
-func Connections(t *testing.T, want int, open func(url string) (store penny.Store, opened func() int64, err error)) {
-	u, err := url.Parse(Postgres(t).URL)
+// find returns what the store finds, which may not fail.
+func find(t *testing.T, store penny.Store, prefix string, limit int) []penny.Book {
+	t.Helper()
+	books, err := store.ByAuthor(t.Context(), prefix, limit)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("ByAuthor(%.100q, %d): %v", prefix, limit, err)
 	}
-	r, err := relay.Start(u.Host, 0)
+	return books
+}
+
+func isbns(books []penny.Book) (isbns []string) {
+	for _, book := range books {
+		isbns = append(isbns, book.ISBN)
+	}
+	return isbns
+}
+
+// connections makes five calls, one after the other, through a relay that counts connections. It fails the test unless the
+// relay has seen want of them and opened, the layer's own count, says the same.
+func connections(t *testing.T, want int, open func(url string) (store penny.Store, opened func() int64, err error)) {
+	r, address, err := relay.Before(Postgres(t).URL, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	u.Host = r.Addr()
-	store, opened, err := open(u.String())
+	store, opened, err := open(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer store.Close()
 	if r.Accepted() != 0 {
-		t.Error("Open connects, and its comment says that it does not")
+		t.Error("Open connects, though its comment says that it does not")
 	}
 	for range 5 {
 		if _, err := store.ByAuthor(t.Context(), "ker", 10); err != nil {
