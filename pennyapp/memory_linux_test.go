@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strconv"
 	"testing"
+	"time"
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
@@ -41,9 +42,11 @@ func TestManyVisitorsTakeLittleMemory(t *testing.T) {
 	for _, layer := range layers {
 		app := startApp(t, "pennyapp -layer "+layer, address)
 		apps[layer] = app
-		if failed, reason := visitors(t.Context(), app.base, 200, 1); failed == 200 { // some are lost if connections fill the server
-			t.Errorf("%s: all requests were lost, one with %v", layer, reason)
-		}
+		// Some are lost if connections fill the server, and on a busy machine all may be, as long as those of the layer before end.
+		pgtest.Eventually(t, time.Minute, layer+" answers some of 200 visitors", func() bool {
+			failed, _ := visitors(t.Context(), app.base, 200, 1)
+			return failed < 200
+		})
 		if got := app.peak(t); got >= 64 {
 			t.Errorf("%s: 200 visitors took %d MB, want less than 64", layer, got)
 		}

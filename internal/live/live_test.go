@@ -58,9 +58,10 @@ func serve(t *testing.T, o Options, port string) (address string, stop func()) {
 
 func TestThePageShowsWhyThePoolIsFaster(t *testing.T) {
 	skip.Long(t)
-	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "15"}})
+	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "10"}})
 	pgtest.LoadBooks(t, server.URL("postgres"))
 	o := options(t, server.URL("postgres"))
+	o.RTT = 100 * time.Millisecond // so long that 20 callers are there at once even if the machine takes 50 ms for a connection
 	o.Faults = Faults(server)
 	address, stop := serve(t, o, "0")
 	ctx := browser.Start(t)

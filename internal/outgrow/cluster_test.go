@@ -179,7 +179,7 @@ func (v *visitor) run(ctx context.Context) {
 
 // reader returns a visitor that reads from a layer, and asks again for as long as its patience lasts.
 func reader(t *testing.T, name, way, address string, sure bool) *visitor {
-	s := open(t, name, address)
+	s := openURL(t, name, form(t, name, address)) // with the programs' own time to connect
 	v := &visitor{name: name + "  " + way, way: way, sure: sure}
 	v.ask = func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -63,13 +64,28 @@ var layers = map[string]layer{
 	"database4": {dburl.GORM, func(url string) (penny.Store, error) { return database4.Open(url, 8) }},
 }
 
-// open opens a layer on the database at address. The test closes it.
+// open opens a layer on the database at address, with a minute to connect, which a busy machine may need. The test closes it.
 func open(t *testing.T, name, address string) penny.Store {
+	t.Helper()
+	return openURL(t, name, timeout.ReplaceAllString(form(t, name, address), "connect_timeout=60"))
+}
+
+// timeout matches the time to connect in the addresses that dburl returns.
+var timeout = regexp.MustCompile(`connect_timeout=\d+`)
+
+// form returns address in the form that a layer takes.
+func form(t *testing.T, name, address string) string {
 	t.Helper()
 	url, err := layers[name].form(address)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return url
+}
+
+// openURL opens a layer on the database at url. The test closes it.
+func openURL(t *testing.T, name, url string) penny.Store {
+	t.Helper()
 	s, err := layers[name].open(url)
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +97,7 @@ func open(t *testing.T, name, address string) penny.Store {
 // calls makes n calls with ten workers.
 func calls(ctx context.Context, s penny.Store, n int) load.Result {
 	return load.Run(ctx, load.Options{Calls: n, Workers: 10, Name: explain.Name}, func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
 		defer cancel()
 		var books []penny.Book
 		err := retry.Read(ctx, func() (err error) {
@@ -238,7 +254,7 @@ ignore_startup_parameters = extra_float_digits
 		}
 	})
 	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	pgtest.Eventually(t, 20*time.Second, "PgBouncer answers", func() bool {
+	pgtest.Eventually(t, time.Minute, "PgBouncer answers", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		conn, err := pgx.Connect(ctx, u.String()+"&default_query_exec_mode=exec")

@@ -14,6 +14,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,13 +49,30 @@ func fullServer(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, e
 		return nil, err
 	}
 	defer db.Close()
-	db.SetMaxIdleConns(0)
+	atOnce := int32(40)
 	if fixed {
+		atOnce = 10
 		db.SetMaxOpenConns(10)
 	}
+	// A caller keeps its connection until all that can be there at once have one or an error.
+	var there atomic.Int32
+	all := make(chan struct{})
 	return calls(ctx, 40, 1, func(ctx context.Context) error {
-		_, err := db.ExecContext(ctx, "SELECT pg_sleep(0.3)")
-		return err
+		conn, err := db.Conn(ctx)
+		if there.Add(1) == atOnce {
+			close(all)
+		}
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		select {
+		case <-all:
+			_, err = conn.ExecContext(ctx, "SELECT * FROM books")
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}).figures(), nil
 }
 
