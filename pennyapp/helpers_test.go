@@ -173,7 +173,7 @@ func get(t *testing.T, address string, headers ...string) (*http.Response, strin
 		t.Fatal(err)
 	}
 	for i := 0; i+1 < len(headers); i += 2 {
-		r.Header.Set(headers[i], headers[i+1])
+		r.Header.Add(headers[i], headers[i+1])
 	}
 	response, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {

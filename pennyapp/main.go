@@ -44,14 +44,14 @@ const (
 	// The smallest hosted plans let 17 connections in, and two copies of the app run while a new version takes over.
 	poolSize = 8
 
-	// Docker kills a program that has not stopped after ten seconds.
-	routerTime = 2 * time.Second // for a router, to hear from /readyz that the app stops
-	stopTime   = 7 * time.Second // for the requests in flight
+	// Docker kills a program that has not stopped after ten seconds. A /readyz in flight, the pool and the log take one each.
+	routerTime = 2 * time.Second // how long a router has to hear from /readyz that the app is stopping
+	stopTime   = 5 * time.Second // how long the requests in flight have to finish
 )
 
 func main() {
 	layer := flag.String("layer", "database4", "answer with `LAYER`: database1, 2, 3 or 4")
-	patience := flag.Duration("patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`")
+	patience := flag.Duration("patience", 4*time.Second, "let a visitor wait for the database for at most `TIME`, such as 10s")
 	debug := flag.String("debug", "", "serve figures at /debug/vars of `ADDRESS`, such as localhost:6060; on this computer only")
 	check := flag.Bool("check", false, "ask the app that is running at PORT whether it is up, and exit: for a container's health check")
 	flag.Usage = func() {
@@ -61,13 +61,18 @@ func main() {
 	}
 	flag.Parse()
 	if flag.NArg() > 0 || *patience <= 0 {
-		fmt.Fprintln(os.Stderr, "pennyapp: it takes flags and no other arguments, and -patience must be more than 0")
+		says := "-patience must be more than 0"
+		if flag.NArg() > 0 {
+			says = fmt.Sprintf("unknown argument %q", flag.Arg(0))
+		}
+		fmt.Fprintln(os.Stderr, "pennyapp: "+says)
 		flag.Usage()
 		os.Exit(2)
 	}
 	if *check {
 		_ = dburl.LoadDotEnv() // PORT may be there; the app itself says what is wrong with the file
-		if !healthy("http://localhost:" + cmp.Or(os.Getenv("PORT"), "8080") + "/healthz") {
+		if url := "http://localhost:" + cmp.Or(os.Getenv("PORT"), "8080") + "/healthz"; !healthy(url) {
+			fmt.Fprintln(os.Stderr, "pennyapp: no app answers at "+url)
 			os.Exit(1)
 		}
 		return
@@ -98,12 +103,12 @@ func run(ctx context.Context, layer, debug string, patience time.Duration, logge
 	}
 	defer listener.Close()
 	if debug != "" {
-		figures, err := listenDebug(debug)
+		private, err := listenDebug(debug)
 		if err != nil {
 			return err
 		}
-		defer figures.Close()
-		go http.Serve(figures, expvar.Handler()) // it ends when figures is closed
+		defer private.Close()
+		go http.Serve(private, expvar.Handler()) // it ends when private is closed
 	}
 	a := newApp(l, logger, patience)
 	server := newHTTPServer(a)

@@ -67,18 +67,20 @@ func TestManyVisitorsTakeLittleMemory(t *testing.T) {
 func TestAServerThatIsNotPostgreSQLTakesLittleMemory(t *testing.T) {
 	t.Parallel()
 	bin(t)
-	web := pgtest.Serve(t, func(conn net.Conn) { // as a web server answers what is not HTTP
-		io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
-		conn.Close()
-	})
-	eachLayer(t, func(t *testing.T, layer string) {
-		app := startApp(t, "pennyapp -layer "+layer, "postgres://penny:secret@"+web+"/penny")
-		if failed, _ := visitors(t.Context(), app.base, 20, 2); failed != 40 {
-			t.Errorf("%d of 40 visitors got books from a web server", 40-failed)
-		}
-		if got := app.peak(t); got >= 64 {
-			t.Errorf("20 visitors took %d MB, want less than 64", got)
-		}
-		app.stop(t)
-	})
+	for _, answer := range []string{"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "SSH-2.0-OpenSSH_9.2p1\r\n"} {
+		server := pgtest.Serve(t, func(conn net.Conn) {
+			io.WriteString(conn, answer)
+			conn.Close()
+		})
+		eachLayer(t, func(t *testing.T, layer string) {
+			app := startApp(t, "pennyapp -layer "+layer, "postgres://penny:secret@"+server+"/penny?sslmode=disable")
+			if failed, _ := visitors(t.Context(), app.base, 20, 2); failed != 40 {
+				t.Errorf("%d of 40 visitors got books from a server that says %q", 40-failed, answer)
+			}
+			if got := app.peak(t); got >= 64 {
+				t.Errorf("20 visitors took %d MB, want less than 64", got)
+			}
+			app.stop(t)
+		})
+	}
 }

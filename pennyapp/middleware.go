@@ -12,8 +12,8 @@ import (
 	"example.com/penny/internal/edge"
 )
 
-// newHTTPServer puts around the app what the internet makes necessary: each limit bounds how long a visitor can hold a
-// connection. An answer may take the patience, and a visitor on a phone some time to read it.
+// newHTTPServer returns a server for the app, with limits to what a visitor can send and to how long one can hold a connection.
+// WriteTimeout is the patience of a search, and time for a visitor on a phone to read the answer.
 func newHTTPServer(a *app) *http.Server {
 	return &http.Server{
 		Handler:           logged(a.logger, secured(a)),
@@ -28,8 +28,8 @@ func newHTTPServer(a *app) *http.Server {
 	}
 }
 
-// secured sends visitors from http to https if a proxy in front says that they came without, and tells browsers to trust
-// nothing but this app's own style sheet.
+// secured sends visitors to https if the proxy in front says that they came by http. It tells browsers to load only this app's
+// own style sheet and pictures.
 func secured(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
@@ -55,16 +55,16 @@ func logged(logger *slog.Logger, next http.Handler) http.Handler {
 		start := time.Now()
 		id := edge.Clean(cmp.Or(r.Header.Get("X-Request-Id"), strconv.FormatUint(rand.Uint64(), 36)))
 		w.Header().Set("X-Request-Id", id)
-		recorder := &recorder{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(recorder, r)
+		sent := &recorder{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(sent, r)
 		if r.Method == http.MethodHead {
-			recorder.bytes = 0 // net/http does not send them
+			sent.bytes = 0 // net/http does not send them
 		}
-		figures.Add("requests "+strconv.Itoa(recorder.status), 1)
-		attributes := []any{"method", edge.Clean(r.Method), "path", edge.Clean(r.URL.Path), "status", recorder.status,
-			"bytes", recorder.bytes, "ms", float64(time.Since(start).Microseconds()) / 1000, "client", edge.Host(r.RemoteAddr), "id", id}
+		figures.Add("requests "+strconv.Itoa(sent.status), 1)
+		attributes := []any{"method", edge.Clean(r.Method), "path", edge.Clean(r.URL.Path), "status", sent.status,
+			"bytes", sent.bytes, "ms", float64(time.Since(start).Microseconds()) / 1000, "client", edge.Host(r.RemoteAddr), "id", id}
 		// The last hop is what the nearest proxy saw. Without a proxy it is what the visitor wrote, so it is not the client.
-		if hops := r.Header.Get("X-Forwarded-For"); hops != "" {
+		if hops := strings.Join(r.Header.Values("X-Forwarded-For"), ","); hops != "" { // a proxy may add a line of its own
 			last := hops[strings.LastIndex(hops, ",")+1:]
 			attributes = append(attributes, "forwarded_for", edge.Clean(strings.TrimSpace(last)))
 		}

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// The number of searches that may run at once, with those that wait for a connection of the pool. A healthy database answers
-	// them in a moment; if it is slow, more searches would only take memory until their patience ends.
+	// The number of searches that may run at once, including those that wait for a connection of the pool. A healthy database
+	// answers them in a moment; if it is slow, more searches would only take memory until their patience ends.
 	mostSearches = 256
 
 	// The number of searches that may wait to ask again: a server that is starting has enough to do.

@@ -150,10 +150,10 @@ func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
 		HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: edge.Proto(r) == "https"})
 	took, first := float64(time.Since(start).Microseconds())/1000, (number-1)*perPage
 	p := page{Title: "Books", Author: author, Took: took, First: first + 1}
-	if len(books) > number*perPage {
-		if p.More = number == mostPages; !p.More {
-			p.Next = number + 1
-		}
+	if more := len(books) > number*perPage; number < mostPages && more {
+		p.Next = number + 1
+	} else {
+		p.More = more
 	}
 	p.Books = books[min(len(books), first):min(len(books), number*perPage)]
 	p.Last = first + len(p.Books)

@@ -528,7 +528,7 @@ func TestARoutersHeadersSayHowTheVisitorConnected(t *testing.T) {
 			t.Errorf("%s: %s: got status %d to %q, want %d", c.name, c.value, response.StatusCode, to, c.status)
 		}
 	}
-	response, _ := get(t, base+"/", "X-Request-Id", "router-7", "X-Forwarded-For", "203.0.113.9, 198.51.100.2")
+	response, _ := get(t, base+"/", "X-Request-Id", "router-7", "X-Forwarded-For", "203.0.113.9", "X-Forwarded-For", "192.0.2.1, 198.51.100.2")
 	line := lastRequest(t, log)
 	if response.Header.Get("X-Request-Id") != "router-7" || line["id"] != "router-7" || line["client"] != "127.0.0.1" || line["forwarded_for"] != "198.51.100.2" {
 		t.Errorf("the log has %v, want the id router-7 and forwarded_for 198.51.100.2", line)

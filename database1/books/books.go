@@ -30,7 +30,7 @@ func Open(url string) (*Store, error) {
 }
 
 // ByAuthor returns the books whose author begins with prefix, ordered by ISBN, at most limit of them.
-// It ignores case: SQLite knows the case of A to Z, PostgreSQL that of every letter in the database's locale.
+// It ignores case. SQLite does so for the letters A to Z, PostgreSQL for every letter that the database's locale knows.
 func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
 	rows, err := s.db.QueryContext(ctx, byAuthor, penny.Prefix(prefix), limit)
 	if err != nil {

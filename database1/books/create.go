@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -21,7 +22,7 @@ func Create(file string) error {
 			return fmt.Errorf("make %s: %s is left from a deleted database", file, rest)
 		}
 	}
-	// The file gets its name when it is complete, so that a program that is stopped leaves no half of a database.
+	// The file gets its name when it is complete, so that a program that is stopped does not leave half a database.
 	folder, err := os.MkdirTemp(filepath.Dir(file), ".penny-*")
 	if err != nil {
 		return fmt.Errorf("make %s: %w", file, err)
@@ -46,7 +47,7 @@ func Create(file string) error {
 
 // fill loads penny.sql into a new SQLite file.
 func fill(file string) error {
-	db, err := sql.Open("sqlite", file)
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(file)}).EscapedPath()) // a plain name would end at a ?
 	if err != nil {
 		return err
 	}

@@ -4,15 +4,23 @@ import (
 	"database/sql"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
 	"example.com/penny/database1/books"
+	"example.com/penny/internal/dburl"
 )
 
 func TestCreateMakesTheFileOnce(t *testing.T) {
-	folder := t.TempDir()
+	folder := filepath.Join(t.TempDir(), "50% of it") // SQLite takes apart the name of a file, if it may
+	if runtime.GOOS != "windows" {
+		folder += "?"
+	}
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(folder, "penny.sqlite")
 
 	// Programs that start at the same time all find a complete file.
@@ -26,7 +34,11 @@ func TestCreateMakesTheFileOnce(t *testing.T) {
 	}
 	starts.Wait()
 
-	db, err := sql.Open("sqlite", file)
+	url, err := dburl.SQLite("sqlite:///" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -14,6 +14,9 @@ import (
 
 // dialTimeout is how long one try to connect may take.
 const dialTimeout = 10 * time.Second
+
+// poolerFull matches what PgBouncer and Supavisor say when they are full.
+var poolerFull = regexp.MustCompile(`(?i)no more connections allowed|max client`)
 
 // connect opens a connection.
 func (p *Pool) connect() (*session, error) {
@@ -47,8 +50,8 @@ func passing(err error) (can bool) {
 			return false // the password is wrong, the database unknown, or the user not allowed
 		case slices.Contains([]string{"53300", "57P01", "57P02", "57P03"}, server.Code):
 			can = true // the server is full, is ending its sessions, or is not ready
-		case strings.HasPrefix(server.Message, "no more connections allowed"):
-			can = true // PgBouncer is full, which its code does not say
+		case poolerFull.MatchString(server.Message):
+			can = true // the code does not say it
 		}
 	}
 	return can

@@ -27,13 +27,13 @@ var ErrClosed = errors.New("the connection pool is closed")
 type Pool struct {
 	dial         func(context.Context) (*pgx.Conn, error)
 	free         chan struct{}      // a token for each connection that may be lent; callers receive them in the order in which they come
-	open         context.Context    // of dials and checks: it ends when the pool is closed
-	end          context.CancelFunc // ends it
-	start        time.Time          // the times below count from here: cheaper than the time of day
+	open         context.Context    // the context of dials and checks; Close ends it
+	end          context.CancelFunc // ends open
+	start        time.Time          // the pool's times count from here, which is cheaper than the time of day
 	dials, waits atomic.Int64       // as in Stats
 
 	mu      sync.Mutex // protects the fields below; nothing that blocks is done while it is held
-	idle    []*session // the last one released is the first one lent; never more of them than tokens
+	idle    []*session // the last one released is the first one lent; with those that are lent, never more than max
 	lent    int
 	doubted time.Duration // when a connection died
 	closed  bool
@@ -64,7 +64,8 @@ func New(max int, dial func(context.Context) (*pgx.Conn, error)) *Pool {
 //
 // If the server is starting, full or out of reach, Acquire tries again until ctx's deadline. It tries only once if ctx has
 // no deadline, or if waiting does not help: a wrong password stays wrong. Acquire returns as soon as ctx ends, and returns
-// ErrClosed after Close. Use ctx for the queries, too: if one breaks off and ctx has not ended, the pool blames the server.
+// ErrClosed after Close. Use ctx for the queries, too, and do not close the connection yourself: if it is closed before ctx
+// ends, the pool assumes that the server failed, and checks all others.
 func (p *Pool) Acquire(ctx context.Context) (*Conn, error) {
 	if err := p.take(ctx); err != nil {
 		return nil, err
@@ -121,8 +122,8 @@ func (p *Pool) lend(ctx context.Context) *Conn {
 }
 
 // prepare makes a connection idle that can be lent, and tries again as long as that can help. The work belongs to the
-// pool: if ctx ends first, the work goes on and the next caller gets the connection. If prepare fails, the caller has no
-// token any more.
+// pool: if ctx ends first, the work goes on and the next caller gets the connection. If prepare fails, the pool gets the
+// caller's token back.
 func (p *Pool) prepare(ctx context.Context) error {
 	_, patient := ctx.Deadline()
 	var reason error // why the last try failed
@@ -220,7 +221,7 @@ func (p *Pool) Close() error {
 
 // Stats says what a pool is doing, and did so far.
 type Stats struct {
-	Max, InUse, Idle int   // connections that there may be, that callers have, and that wait for a caller
+	Max, InUse, Idle int   // connections: at most, lent to callers, and waiting for a caller
 	Dials, Waits     int64 // connections opened; calls of Acquire that had to wait for a place
 }
 

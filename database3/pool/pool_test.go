@@ -176,6 +176,7 @@ func TestAcquireDialsAgainOnlyIfWaitingCanHelp(t *testing.T) {
 		{"writing to the server failed", &net.OpError{Op: "write", Err: syscall.EPIPE}, true},
 		{"an unknown error", errors.New("something else"), false},
 		{"PgBouncer is full", &pgconn.PgError{Code: "08P01", Message: "no more connections allowed (max_client_conn)"}, true},
+		{"Supavisor is full", &pgconn.PgError{Code: "XX000", Message: "(EMAXCONN) max client connections reached, limit: 200"}, true},
 		{"PgBouncer knows no such user", &pgconn.PgError{Code: "08P01", Message: "no such user"}, false},
 		{"all hosts are read-only", pgconn.ErrReadOnlyConnection, true},
 		{"all hosts are standbys", pgconn.ErrStandbyConnection, true},

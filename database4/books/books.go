@@ -38,7 +38,7 @@ func Open(url string, size int) (*Store, error) {
 }
 
 // ByAuthor returns the books whose author begins with prefix, ordered by ISBN, at most limit of them.
-// It ignores case: SQLite knows the case of A to Z, PostgreSQL that of every letter in the database's locale.
+// It ignores case. SQLite does so for the letters A to Z, PostgreSQL for every letter that the database's locale knows.
 func (s *Store) ByAuthor(ctx context.Context, prefix string, limit int) ([]penny.Book, error) {
 	query := gorm.G[penny.Book](s.db).Where(s.dialect.like, penny.Prefix(prefix))
 	books, err := query.Order(s.dialect.order).Limit(limit).Find(ctx)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +41,7 @@ func (k *knocking) ByAuthor(ctx context.Context, prefix string, limit int) ([]pe
 	return k.Store.ByAuthor(ctx, prefix, limit)
 }
 
-// knock asks a server whether it can encrypt. PostgreSQL answers with one letter.
+// knock asks a server whether it can encrypt. PostgreSQL answers with one letter, and then waits; SSH goes on after its S.
 func knock(ctx context.Context, network, address string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -53,11 +52,12 @@ func knock(ctx context.Context, network, address string) error {
 	if _, err := conn.Write([]byte{0, 0, 0, 8, 4, 210, 22, 47}); err != nil { // SSLRequest
 		return err
 	}
-	var answer [1]byte
-	if _, err := conn.Read(answer[:]); err != nil {
+	answer := make([]byte, 2)
+	n, err := conn.Read(answer)
+	if err != nil {
 		return err
 	}
-	if !strings.Contains("SNE", string(answer[:])) { // yes, no, or an error
+	if a := string(answer[:n]); a != "S" && a != "N" && a[0] != 'E' { // yes, no, or an error
 		return errors.New("unexpected response to SSLRequest: this is not PostgreSQL")
 	}
 	return nil

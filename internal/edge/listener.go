@@ -25,7 +25,7 @@ const mostRefusing = 32
 
 const full = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
-// Accept returns the next connection. It answers one beyond the bound with a 503 itself: a file is needed for each.
+// Accept returns the next connection. If Most are open, Accept answers with a 503 itself, because each needs a file.
 func (l *Listener) Accept() (net.Conn, error) {
 	for {
 		conn, err := l.AcceptTCP()
@@ -41,8 +41,8 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// refuse answers with a 503. For up to a second it reads what the visitor has sent: if it closed a connection with bytes that
-// nobody has read, the system would send a reset, and the visitor would not see the answer.
+// refuse answers with a 503, and then reads what the visitor has sent, for a second at most. If a connection is closed before
+// all is read, the system sends a reset, and the visitor does not see the answer.
 func (l *Listener) refuse(conn *net.TCPConn) {
 	_ = conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = conn.Write([]byte(full)) // it fits into the socket's buffer
@@ -59,8 +59,8 @@ func (l *Listener) refuse(conn *net.TCPConn) {
 	}()
 }
 
-// bounded is a *net.TCPConn and not a net.Conn, so that net/http finds its CloseWrite: it closes only the sending half after
-// an answer of its own, and the client gets to read it.
+// bounded embeds a *net.TCPConn and not a net.Conn, so that net/http finds the method CloseWrite. After an answer of its own,
+// net/http closes only the sending half with it, so that the client can read the answer.
 type bounded struct {
 	*net.TCPConn
 	listener *Listener

@@ -1,5 +1,5 @@
-// Package edge holds what pennyapp needs and no lesson is about: a log that never waits for its reader, a listener
-// with a bound on connections, embedded files, and what a router says of a request.
+// Package edge holds what pennyapp needs and no lesson is about: a log that never waits for its reader, a listener with a
+// bound on connections, embedded files, what a router says about a request, and the question whether a server is PostgreSQL.
 package edge
 
 import (

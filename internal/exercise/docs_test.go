@@ -19,7 +19,7 @@ const exercisesHead = `# Exercises
 PostgreSQL and changes none of your files.
 
 No exercise gets in the way of another. ` + "`git checkout exercises pennyapp`" + ` puts back what you changed, and
-` + "`git clean -f exercises`" + ` deletes what you added. [Solutions](solutions.md) are on another page; ` + "`go tool lab exercise -solution 7`" + ` shows one that you have solved.
+` + "`git clean -f exercises`" + ` deletes what you added; if you have a ZIP and not a clone, unpack it again. [Solutions](solutions.md) are on another page; ` + "`go tool lab exercise -solution 7`" + ` shows one that you have solved.
 
 For a class: [classroom.yml](classroom.yml) is a workflow for GitHub that checks what a student has pushed and lists the points.
 `

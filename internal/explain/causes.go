@@ -19,7 +19,7 @@ import (
 type Cause struct {
 	Name string // in two or three words, as the timing lines count it
 	Says string // in one line; {server}, {servers}, {user}, {database}, {file} and {message} stand for what is known
-	Why  string // how it comes about, unless the line says it
+	Why  string // why it happens, unless Says tells that
 	Hint string // what to do
 
 	Passes bool // it may pass within moments, so that a read is worth another try
@@ -91,7 +91,7 @@ var Causes = append(ofAddress(), []*Cause{
 		Says: "the server at {server} has no database {database}",
 		Hint: "check the name after the last / of DATABASE_URL, or make the database with psql: CREATE DATABASE name;"},
 	{Name: "server full", Passes: true, matches: or(code("53300", "53400"),
-		says(`no more connections|max.*clients|too many (clients|connections)`, "08P01", "XX000")),
+		says(`no more connections|max.*client|too many (clients|connections)`, "08P01", "XX000")),
 		Says: "the server at {server} is full: {message}",
 		Why:  "Small plans let 17 connections in. Programs that connect for each call, or have a pool each, use them up.",
 		Hint: "close other programs, or open fewer connections: database3 has a pool, with the flag -pool"},
@@ -139,7 +139,7 @@ var Causes = append(ofAddress(), []*Cause{
 		Why:  "The server is a standby, or the database or the user is set to read-only.",
 		Hint: "use the address of the primary server, or one without default_transaction_read_only"},
 	{Name: "pooler in between", matches: or(code("42P05", "26000"), says(`prepared statement`, "08P01")),
-		Says: "a prepared statement is unknown or known already at {server}: {message}",
+		Says: "a prepared statement is missing at {server}, or exists there already: {message}",
 		Why:  "A pooler such as PgBouncer gives each transaction another connection, which does not know the statement.",
 		Hint: "add default_query_exec_mode=exec&binary_parameters=yes after the ? of DATABASE_URL: the first is for pgx, the second for lib/pq"},
 	{Name: "unknown setting", matches: or(says(`parameter`, "42704", "22023", "08P01"), says(`time zone`, "22023")),
@@ -151,7 +151,7 @@ var Causes = append(ofAddress(), []*Cause{
 		Hint: "add standard_conforming_strings=on after the ? of DATABASE_URL"},
 	{Name: "stored bytes", matches: says(`invalid byte sequence|equivalent in encoding "UTF8"`, "22021", "22P05"),
 		Says: "a book in the database {database} has bytes that are not text in UTF-8: {message}",
-		Why:  "The database's encoding is SQL_ASCII, which takes any bytes, or the bytes are no characters of its encoding.",
+		Why:  "The database's encoding is SQL_ASCII, which takes any bytes, or the bytes are not characters in its encoding.",
 		Hint: "correct that book, or use a database with the encoding UTF8: CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0;"},
 	{Name: "not text", matches: code("22021", "22P05"),
 		Says: "the author's name has characters that the database cannot store: {message}",
@@ -187,7 +187,7 @@ var Causes = append(ofAddress(), []*Cause{
 	{Name: "old journal", matches: says(`is left from a deleted database`, ""),
 		Says: "{message}",
 		Why:  "SQLite keeps in it what a program that was killed had not finished, and would write that into the new file.",
-		Hint: "delete that file, or put the database that it belongs to back"},
+		Hint: "delete that file, or put back the database that it belongs to"},
 	{Name: "locked", Passes: true, matches: sqlite(5, 6),
 		Says: "another program has locked {file}",
 		Why:  "SQLite lets one program write at a time. Penny waits for three seconds.",

@@ -30,7 +30,7 @@ func TestAnErrorOfAnyDriverIsExplainedInOneLine(t *testing.T) {
 		{&pq.Error{Code: "53300", Message: "sorry, too many clients already"}, "the server at localhost:5432 is full: sorry, too many clients already (53300)"},
 		{&pq.Error{Code: "3D000"}, "the server at localhost:5432 has no database penny"},
 		{&pq.Error{Code: "42P01"}, "the user penny finds no books table in the database penny"},
-		{&net.DNSError{Name: "localhost", IsNotFound: true}, "there is no computer called localhost:5432"},
+		{&net.DNSError{Name: "localhost", IsNotFound: true}, "there is no computer called localhost"},
 		{pq.ErrSSLNotSupported, "localhost:5432 does not offer encryption, and the settings demand it"},
 		{pgconn.ErrReadOnlyConnection, "none of the servers at localhost:5432 takes writes at the moment"},
 		{pgconn.ErrStandbyConnection, "none of the servers at localhost:5432 takes writes at the moment"},

@@ -100,13 +100,11 @@ func examine(err error, address string) *evidence {
 		return e
 	}
 	e.file, e.server, e.user, e.database, e.sslmode = target.File, target.Server(), target.User, target.Database, target.Settings["sslmode"]
-	if e.servers = e.server; len(target.Hosts) > 1 { // some errors know which of several hosts they are about
-		if unknown, ok := errors.AsType[*net.DNSError](e.err); ok {
-			e.server = unknown.Name
-		}
-		if dial, ok := errors.AsType[*net.OpError](e.err); ok && dial.Op == "dial" && dial.Addr != nil {
-			e.server = dial.Addr.String()
-		}
+	e.servers = e.server
+	if lookup, ok := errors.AsType[*net.DNSError](e.err); ok {
+		e.server = lookup.Name // without a port
+	} else if dial, ok := errors.AsType[*net.OpError](e.err); ok && dial.Op == "dial" && dial.Addr != nil && len(target.Hosts) > 1 {
+		e.server = dial.Addr.String() // the one of several hosts that the error is about
 	}
 	return e
 }
@@ -161,7 +159,7 @@ func (e *evidence) reason() string {
 	return e.short + ", or another file that it needs in that folder"
 }
 
-// fill puts what is known into the place of the words in braces. It returns one line, without what could confuse a terminal.
+// fill replaces the words in braces by what is known. It returns one line, without characters that a terminal does not print.
 func (e *evidence) fill(text string) string {
 	message := dburl.Redact(e.reason(), e.address)
 	if e.code != "" {

@@ -434,6 +434,7 @@ func TestAHostsOwnSentenceIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
 	for _, c := range []struct{ code, message, settings, cause string }{
 		{"XX000", "Tenant or user not found", "", "not allowed"},
 		{"XX000", "MaxClientsInSessionMode: max clients reached - in Session mode max clients are limited to pool_size", "", "server full"},
+		{"XX000", "(EMAXCONN) max client connections reached, limit: 200", "", "server full"},
 		{"28000", "SSL connection is required. Please specify SSL options and retry.", "sslmode=disable", "encryption required"},
 		{"28000", `no pg_hba.conf entry for host "10.0.0.1", user "penny", database "penny", no encryption`, "sslmode=disable", "encryption required"},
 		{"28000", `no pg_hba.conf entry for host "10.0.0.1", user "penny", database "penny", SSL encryption`, "", "not allowed"},

@@ -217,6 +217,12 @@ func pooled(t *testing.T, address string) string {
 			t.Fatal(err)
 		}
 	}
+	// From 1.21 on, PgBouncer can follow prepared statements, and from 1.24 on it does by default.
+	version, _ := exec.Command(program, "--version").Output()
+	settings, minor := "", 0
+	if fmt.Sscanf(string(version), "PgBouncer 1.%d", &minor); minor >= 21 {
+		settings = "max_prepared_statements = 0\n"
+	}
 	write(users, fmt.Sprintf("%q %q\n", u.User.Username(), password))
 	write(ini, fmt.Sprintf(`[databases]
 * = host=%s port=%s
@@ -230,7 +236,7 @@ pool_mode = transaction
 default_pool_size = %d
 server_login_retry = 1
 ignore_startup_parameters = extra_float_digits
-`, u.Hostname(), u.Port(), port, users, poolSize))
+%s`, u.Hostname(), u.Port(), port, users, poolSize, settings))
 	var said bytes.Buffer
 	cmd := exec.Command(program, ini)
 	cmd.Stderr = &said

@@ -243,7 +243,7 @@ func bouncer(ctx context.Context, s *localpg.Server) (address string, stop func(
 	}()
 	settings := fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
 		"auth_type = scram-sha-256\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 5\n", u.Hostname(), u.Port(), port, users)
-	// From 1.21 on, PgBouncer can follow prepared statements; hosted ones mostly do not.
+	// From 1.21 on, PgBouncer can follow prepared statements, and from 1.24 on it does by default.
 	version, _ := exec.CommandContext(ctx, program, "--version").Output()
 	minor := 0
 	if fmt.Sscanf(string(version), "PgBouncer 1.%d", &minor); minor >= 21 {

@@ -53,6 +53,13 @@ func TestEachContenderMakesItsExactNumberOfRoundTrips(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			address := server.address(t)
+			if name == "TLS" {
+				version := 0
+				pgtest.Query(t, address, "SELECT current_setting('server_version_num')::int", &version)
+				if version >= 180000 {
+					server.connect = 8 // it takes the kind of key that Go offers first
+				}
+			}
 			want := map[string]float64{"database1": 0, "database2": server.connect, "pgx-per-call": server.connect, "database3": 1, "pgxpool": 1, "sql.DB": 2, "database4": 1}
 			var all sync.WaitGroup
 			for _, c := range Contenders {

@@ -22,7 +22,7 @@ func Read(ctx context.Context, ask func() error) error {
 const grace = 200 * time.Millisecond
 
 // Within calls ask with a context that ends after patience, and returns ask's answer. If ask ignores its context, Within
-// returns the context's error without it: lib/pq may wait for a silent server for ever.
+// returns the context's error, and ask goes on in a goroutine: lib/pq may wait for a silent server for ever.
 func Within[T any](ctx context.Context, patience time.Duration, ask func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
