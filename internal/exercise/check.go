@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -79,6 +80,11 @@ func (r *Runner) address(ctx context.Context) (string, error) {
 
 // Check checks the student's files. Its error says why the check itself could not run.
 func (r *Runner) Check(ctx context.Context, e Exercise) (Result, error) {
+	for _, file := range e.Files {
+		if _, err := os.Stat(filepath.Join(r.Root, filepath.FromSlash(file))); errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(file, "go.mod") {
+			return Result{Number: e.Number, Title: e.Title, Of: e.Points, Says: file + " is missing: git checkout " + file + " brings it back"}, nil
+		}
+	}
 	server := ""
 	if e.Server {
 		var err error
@@ -125,7 +131,7 @@ func (r *Runner) run(ctx context.Context, e Exercise, folder, server string) (Re
 	defer cancel()
 	out := &tail{}
 	cmd := exec.CommandContext(running, filepath.Join(folder, given.Program),
-		"-test.v=test2json", "-test.timeout="+limit.String(), "-test.parallel=8", "-test.paniconexit0")
+		"-test.run=^TestExercise$", "-test.v=test2json", "-test.timeout="+limit.String(), "-test.parallel=8", "-test.paniconexit0")
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = r.Root, out, out, time.Second
 	// The check has nothing to do with the user's own database. If it is killed, it leaves its files in the folder.
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(setting string) bool {

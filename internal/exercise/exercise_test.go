@@ -135,6 +135,14 @@ func TestEachCheckPassesOnlyWithTheSolution(t *testing.T) {
 					t.Errorf("passed %v, says %q, want a failure and its reason, with the change: %s", result.Passed, result.Says, change)
 				}
 			}
+			for _, mistake := range mistakes[e.Number] {
+				put(t, folder, e)
+				result := check(mistake, limit)
+				t.Log(result.Says)
+				if result.Passed || result.Says == "" {
+					t.Errorf("passed %v, says %q, want a failure and its reason, with the mistake: %s", result.Passed, result.Says, mistake)
+				}
+			}
 			put(t, folder, e)
 			result := check(e.Solution, 2*time.Minute)
 			if !result.Passed || result.Points != e.Points || max(1, len(result.Promises)) != e.Points {
@@ -142,6 +150,58 @@ func TestEachCheckPassesOnlyWithTheSolution(t *testing.T) {
 			}
 		})
 	}
+}
+
+// edit is a change for apply: the lines old of a file are replaced.
+func edit(file, old, new string) string {
+	lines := func(sign, text string) string { return sign + strings.ReplaceAll(text, "\n", "\n"+sign) + "\n" }
+	return "```diff file=exercises/" + file + "\n" + lines("-", old) + lines("+", new) + "```\n"
+}
+
+// mistakes are more mistakes that the checks find, by exercise.
+var mistakes = map[int][]string{
+	1: {
+		edit("01-title/title.go", "	WHERE author LIKE $1 ESCAPE '\\'", "	WHERE title LIKE '%' || $1 ESCAPE '\\'"),
+		edit("01-title/title.go", "	WHERE author LIKE $1 ESCAPE '\\'\n	ORDER BY isbn", "	WHERE title LIKE $1 ESCAPE '\\'"),
+		edit("01-title/title.go", "	WHERE author LIKE $1 ESCAPE '\\'", "	WHERE title LIKE $1"),
+	},
+	6: {
+		edit("06-full-server/open.go", "	db.SetMaxIdleConns(0)", "	db.SetMaxOpenConns(18)"),
+		edit("06-full-server/open.go", "	db.SetMaxIdleConns(0)", "	db.SetMaxOpenConns(1)"),
+	},
+	7: {
+		edit("07-leak/leak.go", "	defer rows.Close()", "	defer conn.Release()\n	defer rows.Close()") + edit("07-leak/leak.go", "	conn.Release()\n	return titles, nil", "	return titles, nil"),
+		edit("07-leak/leak.go", "	rows, err := conn.Query(ctx, `SELECT title FROM books WHERE author = $1`, author)",
+			"	rows, err := conn.Query(ctx, `SELECT title FROM books WHERE author = $1`, author)\n	conn.Release()") +
+			edit("07-leak/leak.go", "	conn.Release()\n	return titles, nil", "	return titles, nil"),
+	},
+	9: {
+		edit("09-index/index.sql", "-- What makes the search fast, with a million books. Write it below.",
+			"CREATE INDEX ON books (isbn COLLATE \"C\");\nSET enable_seqscan = off;"),
+	},
+	13: {
+		edit("13-insert/order.go", "		_, err = conn.Exec(ctx, `INSERT INTO orders (isbn) VALUES ($1)`, isbn)\n		return err",
+			"		_, _ = conn.Exec(ctx, `INSERT INTO orders (key, isbn) VALUES ($1, $2)`, key, isbn)\n		return nil"),
+		edit("13-insert/order.go", "		_, err = conn.Exec(ctx, `INSERT INTO orders (isbn) VALUES ($1)`, isbn)",
+			"		_, err = conn.Exec(ctx, `INSERT INTO orders (key, isbn) VALUES ($1, $1) ON CONFLICT (key) DO NOTHING`, key)"),
+	},
+	14: {
+		edit("14-transaction/move.go", "	if _, err := db.ExecContext(ctx, `UPDATE shelves SET copies = copies + $1 WHERE name = $2`, copies, to); err != nil {",
+			"	if _, err := db.ExecContext(ctx, `UPDATE shelves SET copies = copies - $1 WHERE name = $2`, copies, from); err != nil {") +
+			edit("14-transaction/move.go", "	_, err := db.ExecContext(ctx, `UPDATE shelves SET copies = copies - $1 WHERE name = $2`, copies, from)",
+				"	_, err := db.ExecContext(ctx, `UPDATE shelves SET copies = copies + $1 WHERE name = $2`, copies, to)"),
+	},
+	15: {
+		edit("15-last-copy/sell.go", "	var copies int", "	mu.Lock()\n	defer mu.Unlock()\n	var copies int") +
+			edit("15-last-copy/sell.go", "	_, err := db.ExecContext(ctx, `UPDATE stock SET copies = $1 WHERE isbn = $2`, copies-1, isbn)",
+				"	_, err := db.ExecContext(ctx, `UPDATE stock SET copies = copies - 1 WHERE isbn = $1`, isbn)") +
+			edit("15-last-copy/sell.go", "	\"errors\"\n)", "	\"errors\"\n	\"sync\"\n)\n\nvar mu sync.Mutex"),
+	},
+	19: {
+		edit("19-migration/migrate.go", "	_, err := db.ExecContext(ctx, `ALTER TABLE books ADD COLUMN price integer NOT NULL`)\n	return err",
+			"	_, _ = db.ExecContext(ctx, `ALTER TABLE books ADD COLUMN price integer NOT NULL DEFAULT 0`)\n	return nil"),
+		edit("19-migration/migrate.go", "	_, err := db.ExecContext(ctx, `ALTER TABLE books ADD COLUMN price integer NOT NULL`)", "	_, err := db.ExecContext(ctx, `ALTER TABLE books ADD COLUMN IF NOT EXISTS price integer; UPDATE books SET price = 0 WHERE price IS NULL`)"),
+	},
 }
 
 func TestEachExerciseIsComplete(t *testing.T) {

@@ -141,7 +141,7 @@ func Lines(t *testing.T, file string) (lines []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(string(text), "\n") {
+	for _, line := range strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n") { // Notepad begins a file with U+FEFF
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			lines = append(lines, line)
 		}

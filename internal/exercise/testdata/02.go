@@ -35,7 +35,7 @@ func TestExercise(t *testing.T) {
 	for _, c := range []struct {
 		author string
 		want   int
-	}{{attack, 0}, {"Kernighan", 2}, {"O'Reilly", 1}, {"Nobody", 0}, {zero, 1}} {
+	}{{attack, 0}, {"Kernighan", 2}, {"O'Reilly", 1}, {"Nobody", 0}, {"%", 0}, {zero, 1}} {
 		titles, err := Titles(t.Context(), db, c.author)
 		switch {
 		case c.author == zero && (err != nil || len(titles) != 1):

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -19,12 +20,19 @@ func TestExercise(t *testing.T) {
 	if len(lines) < 3 {
 		t.Fatalf("broken.txt has %d lines, want three", len(lines))
 	}
-	pieces := make(map[string][2]string) // by promise
+	pieces, used := make(map[string][2]string), make(map[string]bool) // by promise; by piece
 	for _, line := range lines[:3] {
 		parts := strings.Split(line, " | ")
 		if len(parts) != 3 {
 			t.Fatalf("this line does not have the form FILE | PIECE | PROMISE: %s", line)
 		}
+		if path.Dir(parts[0]) != "database3/pool" {
+			t.Fatalf("%s is not a file of the pool, such as database3/pool/conn.go", parts[0])
+		}
+		if used[parts[1]] {
+			t.Fatalf("this piece comes twice: %s", parts[1])
+		}
+		used[parts[1]] = true
 		promise := strings.TrimSpace(parts[2])
 		if _, twice := pieces[promise]; twice {
 			t.Fatalf("two pieces break the same promise: %s", promise)
@@ -46,18 +54,18 @@ func TestExercise(t *testing.T) {
 
 // without returns an error if the pool keeps the promise without the piece, or if there is no such piece or promise.
 func without(folder, file, piece, promise string, deadline time.Time) error {
-	path, err := filepath.Abs(filepath.FromSlash(file))
+	source, err := filepath.Abs(filepath.FromSlash(file))
 	if err != nil {
 		return err
 	}
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(source)
 	if err != nil {
 		return err
 	}
 	if n := strings.Count(string(text), piece); n != 1 {
 		return fmt.Errorf("%s has this piece %d times, want once: %s", file, n, piece)
 	}
-	out, err := given.Compile(context.Background(), folder, ".", "./database3/pool/pooltest", path, []byte(strings.Replace(string(text), piece, "", 1)))
+	out, err := given.Compile(context.Background(), folder, ".", "./database3/pool/pooltest", source, []byte(strings.Replace(string(text), piece, "", 1)))
 	if err != nil {
 		return fmt.Errorf("without %q the pool does not compile: %s", piece, out)
 	}

@@ -65,7 +65,7 @@ func TestExercise(t *testing.T) {
 		t.Fatalf("the order arrived, its answer was lost, and the customer reads that it failed: %v", err)
 	}
 	if n := orders(t, address); n != 1 {
-		t.Fatalf("one order was sent, its answer was lost, and the table has %d", n)
+		t.Fatalf("one order was sent, its answer was lost, and the table has %d of this book", n)
 	}
 	if err := Order(t.Context(), u.String(), "first", "123"); err != nil {
 		t.Fatalf("the browser sends the same order again, and Order fails: %v", err)
@@ -88,10 +88,14 @@ func TestExercise(t *testing.T) {
 	if n := orders(t, address); n != 3 {
 		t.Fatalf("the browser sent the same order twice at the same moment, and the table has both")
 	}
+	given.Exec(t, address, `ALTER TABLE orders RENAME TO lost`)
+	if err := Order(t.Context(), address, "fourth", "123"); err == nil {
+		t.Fatal("the table is missing, and Order returns no error")
+	}
 }
 
 func orders(t *testing.T, address string) (n int) {
-	if err := given.Open(t, address).QueryRow(`SELECT count(*) FROM orders`).Scan(&n); err != nil {
+	if err := given.Open(t, address).QueryRow(`SELECT count(*) FROM orders WHERE isbn = '123'`).Scan(&n); err != nil {
 		t.Fatal(err)
 	}
 	return n

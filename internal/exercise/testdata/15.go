@@ -56,4 +56,12 @@ func TestExercise(t *testing.T) {
 	if left != 3 {
 		t.Fatalf("two copies of the app sold a book each, of 5 copies, and %d are left", left)
 	}
+	given.Exec(t, address, `UPDATE stock SET copies = 1`)
+	err = given.During(t, address, `UPDATE stock SET copies = copies - 1`, func() error { return Sell(ctx, db, "123") })
+	if err := db.QueryRow(`SELECT copies FROM stock`).Scan(&left); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, ErrSoldOut) || left != 0 {
+		t.Fatalf("another copy of the app sells the last book at the same moment: Sell returns %v and %d copies are left, want ErrSoldOut and 0", err, left)
+	}
 }

@@ -32,7 +32,7 @@ func TestExercise(t *testing.T) {
 		CREATE TABLE authors (id integer PRIMARY KEY, name text);
 		CREATE TABLE works (id integer PRIMARY KEY, author_id integer, title text);
 		INSERT INTO authors SELECT n, 'Author ' || to_char(n, 'FM000') FROM generate_series(1, 200) n;
-		INSERT INTO works SELECT n, n % 200 + 1, 'Work ' || n FROM generate_series(0, 399) n`)
+		INSERT INTO works SELECT n, n % 200 + 1, 'Work ' || n FROM generate_series(399, 0, -1) n`)
 	count := &counter{Interface: logger.Discard}
 	db, err := gorm.Open(postgres.Open(address), &gorm.Config{Logger: count})
 	if err != nil {

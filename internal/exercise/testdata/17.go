@@ -2,10 +2,12 @@ package check
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,19 @@ func TestExercise(t *testing.T) {
 	if err != nil {
 		t.Fatal("exercises/17-module has no go.mod yet: go mod init")
 	}
-	if !strings.Contains(string(mod), "replace example.com/penny => ") {
+	var module struct {
+		Replace []struct{ Old struct{ Path string } }
+	}
+	edit := exec.Command("go", "mod", "edit", "-json")
+	edit.Dir = folder
+	if out, err := edit.Output(); err != nil || json.Unmarshal(out, &module) != nil {
+		t.Fatal("go.mod cannot be read: go mod verify says why")
+	}
+	found := false
+	for _, replace := range module.Replace {
+		found = found || replace.Old.Path == "example.com/penny"
+	}
+	if !found {
 		t.Fatal("go.mod does not say where Penny is: go mod edit -replace")
 	}
 	address := given.Books(t, "")
@@ -43,6 +57,9 @@ func TestExercise(t *testing.T) {
 	list.Dir = folder
 	if out, err := list.Output(); err != nil || !strings.Contains(string(out), "example.com/penny/database3/pool") {
 		t.Fatal("main.go does not import Penny's pool, example.com/penny/database3/pool")
+	}
+	if text, err := os.ReadFile(filepath.Join(folder, "main.go")); err == nil && regexp.MustCompile(`_\s+"example.com/penny/database3/pool"`).Match(text) {
+		t.Fatal("main.go imports Penny's pool and does not use it")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
 	defer cancel()
