@@ -12,6 +12,7 @@ import (
 
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/skip"
 )
 
 // peak returns the most memory that the app has used so far, in MB.
@@ -33,6 +34,7 @@ func (app *runningApp) peak(t *testing.T) int {
 }
 
 func TestManyVisitorsTakeLittleMemory(t *testing.T) {
+	skip.Long(t)
 	t.Parallel()
 	bin(t)
 	server := pgtest.Server(t, localpg.Options{Config: map[string]string{"max_connections": "50"}})
@@ -65,6 +67,7 @@ func TestManyVisitorsTakeLittleMemory(t *testing.T) {
 }
 
 func TestAServerThatIsNotPostgreSQLTakesLittleMemory(t *testing.T) {
+	skip.Long(t)
 	t.Parallel()
 	bin(t)
 	for _, answer := range []string{"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n", "SSH-2.0-OpenSSH_9.2p1\r\n"} {

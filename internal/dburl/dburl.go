@@ -73,6 +73,11 @@ func LoadDotEnv() error {
 	if err != nil {
 		return badDotEnv // the parser's own error quotes the file, and the file has a password in it
 	}
+	for _, scheme := range []string{"postgres", "postgresql", "sqlite"} {
+		if _, bare := settings[scheme]; bare { // an address alone: the parser takes the colon for an equals sign
+			return badDotEnv
+		}
+	}
 	if _, set := os.LookupEnv(Variable); !set && loses(text, settings) {
 		return dollar
 	}

@@ -266,6 +266,7 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 		{".env with comments, export and quotes", nil, "# Neon\nexport DATABASE_URL='" + penny + "'\n", penny, DotEnv, nil},
 		{".env in UTF-8 with a byte order mark", nil, "\xef\xbb\xbfDATABASE_URL=" + penny, penny, DotEnv, nil},
 		{".env in UTF-16, as PowerShell writes it", nil, utf16("DATABASE_URL=" + penny + "\r\n"), penny, DotEnv, nil},
+		{"a .env with an address and no name", nil, "postgres://penny:secret@localhost/penny\n", "", "", badDotEnv},
 		{"a .env that is not one", nil, "just some secret words\n", "", "", badDotEnv},
 		{"a dollar in single quotes", nil, "DATABASE_URL='postgres://penny:s3$HOMEcret@localhost/penny'",
 			"postgres://penny:s3$HOMEcret@localhost:5432/penny", DotEnv, nil},

@@ -45,7 +45,7 @@ var (
 		Hint: "set it to an address such as postgres://user:password@host:5432/database, or unset it so that .env is used"}
 	badDotEnv = &Problem{Name: "bad .env",
 		Says: "the file .env in this folder cannot be read as lines of NAME=value",
-		Why:  "A line has no equals sign, a quote is not closed, or .env is a folder or a file that you may not read.",
+		Why:  "A line has no name or no equals sign, a quote is not closed, or .env is a folder or a file that you may not read.",
 		Hint: "compare it with .env.example: one line DATABASE_URL='...', in single quotes"}
 	dollar = &Problem{Name: "dollar in .env",
 		Says: "the address in the file .env has a $ that is read as the name of a variable",

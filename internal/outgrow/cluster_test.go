@@ -39,9 +39,7 @@ var passing = []string{"no primary", "no standby", "server starting", "session e
 
 // TestCluster runs every layer on a cluster while it breaks.
 func TestCluster(t *testing.T) {
-	if !*record {
-		skip.Long(t)
-	}
+	long(t)
 	for _, name := range []string{"etcd", "patroni", "haproxy", "pgbouncer"} {
 		if _, err := command(name); err != nil {
 			skip.Test(t, "there is no "+name+" here: sudo apt install etcd-server patroni haproxy python3-etcd pgbouncer")

@@ -40,6 +40,14 @@ import (
 
 var record = flag.Bool("record", false, "write what the tests measured to docs/race")
 
+// long skips a test that takes long, unless CI is set or it is to be recorded.
+func long(t *testing.T) {
+	t.Helper()
+	if !*record {
+		skip.Long(t)
+	}
+}
+
 // writeRecord writes what a test measured to docs/race, if it is to be recorded.
 func writeRecord(t *testing.T, file, flags, text string) {
 	t.Helper()

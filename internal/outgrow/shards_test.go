@@ -21,6 +21,7 @@ import (
 // Each book is on one of three servers, by the hash of its ISBN. A fourth has no books, but knows where they are. Without
 // -record, all but the one that dies are databases of one server; the fourth does not see the difference.
 func TestBooksOnThreeServersAreFoundByTheSameSQL(t *testing.T) {
+	long(t)
 	t.Parallel()
 	books, asked := 12_000, 10
 	if *record {

@@ -23,6 +23,7 @@ import (
 
 // TestStandby runs every layer on a server and the standby that follows it. The last part ends the server.
 func TestStandby(t *testing.T) {
+	long(t)
 	t.Parallel()
 	primary := pgtest.Server(t, localpg.Options{Config: map[string]string{
 		"log_statement": "all", "log_line_prefix": "%a ",

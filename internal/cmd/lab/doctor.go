@@ -92,7 +92,11 @@ func (d *doctor) sqlite(ctx context.Context) error {
 func (d *doctor) count(ask func(query string, into *int) error) bool {
 	var books int
 	err := ask(`SELECT count(*) FROM books`, &books)
-	return d.tick(err, "it has the books table") && d.tick(nil, "the books table has %d books", books)
+	has := fmt.Sprint(books, " books")
+	if books == 1 {
+		has = "one book"
+	}
+	return d.tick(err, "it has the books table") && d.tick(nil, "the books table has %s", has)
 }
 
 // ask asks the question of some stages as their programs do, each through its own driver.
