@@ -80,11 +80,6 @@ func (r *Runner) address(ctx context.Context) (string, error) {
 
 // Check checks the student's files. Its error says why the check itself could not run.
 func (r *Runner) Check(ctx context.Context, e Exercise) (Result, error) {
-	for _, file := range e.Files {
-		if _, err := os.Stat(filepath.Join(r.Root, filepath.FromSlash(file))); errors.Is(err, fs.ErrNotExist) && !strings.HasSuffix(file, "go.mod") {
-			return Result{Number: e.Number, Title: e.Title, Of: e.Points, Says: file + " is missing: git checkout " + file + " brings it back"}, nil
-		}
-	}
 	server := ""
 	if e.Server {
 		var err error
@@ -119,6 +114,9 @@ func (r *Runner) build(ctx context.Context, e Exercise, folder string) (says str
 		return "", ctx.Err()
 	case err == nil:
 		return "", nil
+	}
+	if _, err := os.Stat(filepath.Join(r.Root, filepath.FromSlash(e.Files[0]))); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Sprintf(given.Missing, e.Files[0]), nil
 	}
 	return "it does not compile: " + oneLine(cmp.Or(compiler.FindString(out), out, err.Error())), nil
 }

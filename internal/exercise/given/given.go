@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
@@ -134,14 +135,26 @@ func During(t *testing.T, address, statement string, call func() error) error {
 	return <-done
 }
 
-// Lines returns the lines of the student's file, from Penny's folder, without comments, which begin with #, and blank lines.
-func Lines(t *testing.T, file string) (lines []string) {
+// Missing says that a file of the student's is missing. Its argument is the name.
+const Missing = "%[1]s is missing: git checkout %[1]s brings it back"
+
+// Text returns the student's file, from Penny's folder.
+func Text(t *testing.T, file string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.FromSlash(file))
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf(Missing, file)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, line := range strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n") { // Notepad begins a file with U+FEFF
+	return strings.TrimPrefix(string(text), "\ufeff") // Notepad may begin a file with it
+}
+
+// Lines returns the lines of the student's file, from Penny's folder, without comments, which begin with #, and blank lines.
+func Lines(t *testing.T, file string) (lines []string) {
+	t.Helper()
+	for _, line := range strings.Split(Text(t, file), "\n") {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			lines = append(lines, line)
 		}

@@ -1,7 +1,6 @@
 package order
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -9,10 +8,7 @@ import (
 )
 
 func TestExercise(t *testing.T) {
-	query, err := os.ReadFile("exercises/04-order/books.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
+	query := given.Text(t, "exercises/04-order/books.sql")
 	const want = "0-2 012 A1 B1 a1 b1"
 	for server, options := range map[string]string{
 		"by bytes":        "LC_COLLATE 'C' LC_CTYPE 'C'",
@@ -23,7 +19,7 @@ func TestExercise(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		rows, err := db.Query(string(query))
+		rows, err := db.Query(query)
 		if err != nil {
 			t.Fatalf("the query does not run: %v", err)
 		}

@@ -1,7 +1,6 @@
 package index
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -10,19 +9,16 @@ import (
 )
 
 func TestExercise(t *testing.T) {
-	text, err := os.ReadFile("exercises/09-index/index.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := given.Text(t, "exercises/09-index/index.sql")
 	address := given.Books(t, "")
 	db := given.Open(t, address)
 	db.SetMaxOpenConns(1)
-	_, err = db.Exec(`INSERT INTO books SELECT 'x' || n, md5(n::text), 'Book ' || n FROM generate_series(1, 100000) n`)
+	_, err := db.Exec(`INSERT INTO books SELECT 'x' || n, md5(n::text), 'Book ' || n FROM generate_series(1, 100000) n`)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// As psql does, each on its own: CREATE INDEX CONCURRENTLY needs that.
-	for _, statement := range regexp.MustCompile(`;[ \t\r]*(\n|$)`).Split(string(text), -1) {
+	for _, statement := range regexp.MustCompile(`;[ \t\r]*(\n|$)`).Split(text, -1) {
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatalf("your SQL does not run: %v", err)
 		}
