@@ -2,8 +2,6 @@ package main
 
 import (
 	"bytes"
-	"context"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -84,20 +82,7 @@ func bare(pool *pgxpool.Pool) http.Handler {
 func measure(b *testing.B, base string, clients int) {
 	transport := &http.Transport{MaxIdleConnsPerHost: clients}
 	defer transport.CloseIdleConnections()
-	visit := func() error {
-		r, err := http.NewRequestWithContext(context.Background(), http.MethodGet, base+"/searchresults?author=ker", nil)
-		if err != nil {
-			return err
-		}
-		response, err := transport.RoundTrip(r)
-		if err != nil {
-			return err
-		}
-		defer response.Body.Close()
-		_, err = io.Copy(io.Discard, response.Body)
-		return err
-	}
-	if err := visit(); err != nil {
+	if err := visit(b.Context(), transport, base); err != nil {
 		b.Fatal(err)
 	}
 	b.ResetTimer()
@@ -109,7 +94,7 @@ func measure(b *testing.B, base string, clients int) {
 		}
 		all.Go(func() {
 			for range n {
-				if err := visit(); err != nil {
+				if err := visit(b.Context(), transport, base); err != nil {
 					b.Error(err)
 					return
 				}

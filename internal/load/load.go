@@ -4,6 +4,7 @@ package load
 import (
 	"cmp"
 	"context"
+	"database/sql"
 	"fmt"
 	"maps"
 	"math"
@@ -183,4 +184,47 @@ func (r Result) ErrorCounts() string {
 // Milliseconds returns d in the form of the timing lines.
 func Milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
+}
+
+// Meet lets n callers take a connection of db at once. Each keeps its own, and asks a question over it, when all that can be
+// there together have one or an error. Meet returns the errors.
+func Meet(ctx context.Context, db *sql.DB, n int) (failures []error) {
+	together := int32(n)
+	if most := db.Stats().MaxOpenConnections; most > 0 {
+		together = int32(min(most, n))
+	}
+	var (
+		there atomic.Int32
+		met   = make(chan struct{})
+		mu    sync.Mutex // protects failures
+		all   sync.WaitGroup
+	)
+	ask := func() error {
+		conn, err := db.Conn(ctx)
+		if there.Add(1) == together {
+			close(met)
+		}
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		select {
+		case <-met:
+			_, err = conn.ExecContext(ctx, "SELECT * FROM books")
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for range n {
+		all.Go(func() {
+			if err := ask(); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failures = append(failures, err)
+			}
+		})
+	}
+	all.Wait()
+	return failures
 }

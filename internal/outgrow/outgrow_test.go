@@ -3,23 +3,20 @@
 package outgrow
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"os/user"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -32,8 +29,8 @@ import (
 	"example.com/penny/internal/dburl"
 	"example.com/penny/internal/explain"
 	"example.com/penny/internal/load"
-	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/pgtest"
+	"example.com/penny/internal/pitfall"
 	"example.com/penny/internal/retry"
 	"example.com/penny/internal/skip"
 )
@@ -164,7 +161,7 @@ func TestEveryLayerWorksThroughPgBouncerWithItsDriversSettingAndNotWithout(t *te
 	all.Wait()
 	few := 0
 	pgtest.Query(t, direct, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()", &few)
-	if few < 1 || few > poolSize {
+	if few < 1 || few > pitfall.BouncerSize {
 		t.Errorf("%d connections to PgBouncer take %d of the server, want 1 to 5", many, few)
 	}
 	report += fmt.Sprintf("%d connections to PgBouncer at once: %d to the server\n", many, few)
@@ -196,89 +193,21 @@ func ids(t *testing.T, name string) (uid, gid int) {
 	return uid, gid
 }
 
-// poolSize is how many connections to the server PgBouncer has.
-const poolSize = 5
-
 // withPooler is what each driver needs behind a pooler in transaction mode.
 const withPooler = "&default_query_exec_mode=exec&binary_parameters=yes"
 
 // pooled starts a PgBouncer in transaction mode in front of the server at address, and returns its address.
 func pooled(t *testing.T, address string) string {
 	t.Helper()
-	program, err := command("pgbouncer")
-	if err != nil {
+	through, stop, err := pitfall.Bouncer(t.Context(), address)
+	if errors.Is(err, pitfall.ErrNoBouncer) {
 		skip.Test(t, "there is no PgBouncer here: sudo apt install pgbouncer")
 	}
-	u, err := url.Parse(address)
-	if err != nil {
-		t.Fatal("the address does not parse")
-	}
-	password, _ := u.User.Password()
-	port, err := localpg.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	folder := pgtest.Folder(t)
-	ini, users := filepath.Join(folder, "pgbouncer.ini"), filepath.Join(folder, "users.txt")
-	write := func(file, text string) {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// From 1.21 on, PgBouncer can follow prepared statements, and from 1.24 on it does by default.
-	version, _ := exec.Command(program, "--version").Output()
-	settings, minor := "", 0
-	if fmt.Sscanf(string(version), "PgBouncer 1.%d", &minor); minor >= 21 {
-		settings = "max_prepared_statements = 0\n"
-	}
-	write(users, fmt.Sprintf("%q %q\n", u.User.Username(), password))
-	write(ini, fmt.Sprintf(`[databases]
-* = host=%s port=%s
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = %d
-unix_socket_dir =
-auth_type = scram-sha-256
-auth_file = %s
-pool_mode = transaction
-default_pool_size = %d
-server_login_retry = 1
-ignore_startup_parameters = extra_float_digits
-%s`, u.Hostname(), u.Port(), port, users, poolSize, settings))
-	var said bytes.Buffer
-	cmd := exec.Command(program, ini)
-	cmd.Stderr = &said
-	cmd.Dir = folder
-	uid, gid := ids(t, "nobody")
-	if asUser(cmd, uid, gid); uid >= 0 {
-		for _, path := range []string{folder, ini, users} {
-			if err := os.Chown(path, uid, gid); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-		if t.Failed() {
-			t.Log(strings.ReplaceAll(said.String(), password, "*****"))
-		}
-	})
-	u.Host = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
-	pgtest.Eventually(t, time.Minute, "PgBouncer answers", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
-		defer cancel()
-		conn, err := pgx.Connect(ctx, u.String()+"&default_query_exec_mode=exec")
-		if err != nil {
-			return false
-		}
-		conn.Close(ctx)
-		return true
-	})
-	return u.String()
+	t.Cleanup(stop)
+	return through
 }
 
 func TestEveryLayerNamesTheCauseIfThePoolerRefuses(t *testing.T) {

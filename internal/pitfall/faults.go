@@ -1,6 +1,7 @@
 package pitfall
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -14,13 +15,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	_ "github.com/lib/pq" // the driver "postgres"
 
 	"example.com/penny/database3/pool"
+	"example.com/penny/internal/load"
 	"example.com/penny/internal/localpg"
 	"example.com/penny/internal/scratch"
 )
@@ -49,31 +50,17 @@ func fullServer(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, e
 		return nil, err
 	}
 	defer db.Close()
-	atOnce := int32(40)
 	if fixed {
-		atOnce = 10
 		db.SetMaxOpenConns(10)
 	}
-	// A caller keeps its connection until all that can be there at once have one or an error.
-	var there atomic.Int32
-	all := make(chan struct{})
-	return calls(ctx, 40, 1, func(ctx context.Context) error {
-		conn, err := db.Conn(ctx)
-		if there.Add(1) == atOnce {
-			close(all)
-		}
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		select {
-		case <-all:
-			_, err = conn.ExecContext(ctx, "SELECT * FROM books")
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}).figures(), nil
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	t := tally{calls: 40}
+	for _, err := range load.Meet(ctx, db, t.calls) {
+		t.failed++
+		t.first = cmp.Or(t.first, kind(err))
+	}
+	return t.figures(), nil
 }
 
 func leak(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, error) {
@@ -178,7 +165,7 @@ func noIndex(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, erro
 }
 
 func transactionPooler(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, error) {
-	address, stop, err := bouncer(ctx, s)
+	address, stop, err := Bouncer(ctx, s.URL("postgres"))
 	if err != nil {
 		return nil, err
 	}
@@ -202,15 +189,18 @@ func transactionPooler(ctx context.Context, s *localpg.Server, fixed bool) ([]fi
 // ErrNoBouncer is the error if PgBouncer is not installed.
 var ErrNoBouncer = errors.New("there is no PgBouncer on this computer")
 
-// bouncer starts a PgBouncer in transaction mode in front of s, and returns its address.
-func bouncer(ctx context.Context, s *localpg.Server) (address string, stop func(), err error) {
+// BouncerSize is how many connections Bouncer opens to the server at most.
+const BouncerSize = 5
+
+// Bouncer starts a PgBouncer in transaction mode in front of the server at address, and returns its own address.
+func Bouncer(ctx context.Context, address string) (through string, stop func(), err error) {
 	program, err := exec.LookPath("pgbouncer")
 	if err != nil {
 		if program, err = exec.LookPath("/usr/sbin/pgbouncer"); err != nil {
 			return "", nil, ErrNoBouncer
 		}
 	}
-	u, err := url.Parse(s.URL("postgres"))
+	u, err := url.Parse(address)
 	if err != nil {
 		return "", nil, err
 	}
@@ -242,7 +232,8 @@ func bouncer(ctx context.Context, s *localpg.Server) (address string, stop func(
 		}
 	}()
 	settings := fmt.Sprintf("[databases]\n* = host=%s port=%s\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = %d\nunix_socket_dir =\n"+
-		"auth_type = scram-sha-256\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = 5\n", u.Hostname(), u.Port(), port, users)
+		"auth_type = scram-sha-256\nauth_file = %s\npool_mode = transaction\ndefault_pool_size = %d\nserver_login_retry = 1\n"+
+		"ignore_startup_parameters = extra_float_digits\n", u.Hostname(), u.Port(), port, users, BouncerSize)
 	// From 1.21 on, PgBouncer can follow prepared statements, and from 1.24 on it does by default.
 	version, _ := exec.CommandContext(ctx, program, "--version").Output()
 	minor := 0
