@@ -86,10 +86,13 @@ func runInOwnNetwork(t *testing.T) bool {
 	out, err := cmd.CombinedOutput()
 	t.Logf("in a network of its own:\n%s", out)
 	if err != nil {
-		t.Error(err)
+		t.Errorf("%v; in short:\n%s", err, bytes.Join(reasons.FindAll(out, -1), []byte("\n")))
 	}
 	return true
 }
+
+// reasons matches what a test says in one line: not the reports and logs, which begin with a new line.
+var reasons = regexp.MustCompile(`(?m)^ +\w+_test\.go:\d+: .+$`)
 
 // startCluster starts a cluster with the books in it. It is removed when the test ends.
 func startCluster(t *testing.T) *cluster {
@@ -420,23 +423,31 @@ func (n *node) etcdHealthy() bool {
 	return bytes.Contains(get("http://"+n.address+":2379/health"), []byte(`"true"`))
 }
 
-// tell sends JSON to the node's Patroni, and waits until it has done what the path says.
+// tell sends JSON to the node's Patroni, and waits until it has done what the path says. It asks again if Patroni is busy, or
+// has not done it within Patroni's own time. If it then says 412, a planned switchover has happened in the meantime.
 func (n *node) tell(t *testing.T, method, path, json string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), settling)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+n.address+":8008"+path, strings.NewReader(json))
-	if err != nil {
-		t.Fatal(err)
-	}
-	response, err := (&http.Client{Transport: client.Transport}).Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	if body, _ := io.ReadAll(response.Body); response.StatusCode/100 != 2 {
-		t.Fatalf("%s %s: %s: %s", method, path, response.Status, body)
-	}
+	refusal := ""
+	pgtest.Eventually(t, settling, n.name+"'s Patroni does "+path, func() bool {
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+n.address+":8008"+path, strings.NewReader(json))
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := (&http.Client{Transport: client.Transport, Timeout: settling}).Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		if response.StatusCode/100 == 2 || refusal != "" && response.StatusCode == http.StatusPreconditionFailed {
+			return true
+		}
+		if says := response.Status + ": " + string(body); says != refusal {
+			t.Logf("%s %s: %s", method, path, says)
+			refusal = says
+		}
+		return false
+	})
 }
 
 // primary returns the node, other than but, whose Patroni says that it is the primary, or nil.
@@ -449,6 +460,28 @@ func (c *cluster) primary(but *node) *node {
 	return nil
 }
 
+// leader waits until a node is the primary, and returns it.
+func (c *cluster) leader(t *testing.T) (primary *node) {
+	t.Helper()
+	pgtest.Eventually(t, settling, "a node is the primary", func() bool {
+		primary = c.primary(nil)
+		return primary != nil
+	})
+	return primary
+}
+
+// ask asks the cluster a question whose answer is one row, and stores its columns in what into points to.
+func (c *cluster) ask(ctx context.Context, way, question string, argument []any, into ...any) error {
+	ctx, cancel := context.WithTimeout(ctx, oneTry)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, c.url(way))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return conn.QueryRow(ctx, question, argument...).Scan(into...)
+}
+
 // synchronize makes each commit wait for a standby, or not.
 func (c *cluster) synchronize(t *testing.T, on bool) {
 	t.Helper()
@@ -456,7 +489,7 @@ func (c *cluster) synchronize(t *testing.T, on bool) {
 		return
 	}
 	c.synchronous = on
-	c.primary(nil).tell(t, "PATCH", "/config", fmt.Sprintf(`{"synchronous_mode": %v}`, on))
+	c.leader(t).tell(t, "PATCH", "/config", fmt.Sprintf(`{"synchronous_mode": %v}`, on))
 	c.settle(t)
 }
 
@@ -509,13 +542,8 @@ func (c *cluster) whole(ctx context.Context) (string, error) {
 	var address string
 	var following int
 	for _, way := range []string{"any", "primary"} {
-		conn, err := pgx.Connect(ctx, c.url(way))
-		if err != nil {
-			return "", err
-		}
-		defer conn.Close(ctx)
-		err = conn.QueryRow(ctx, `SELECT host(inet_server_addr()), count(*) FILTER (WHERE state = 'streaming'),
-			count(*) FILTER (WHERE sync_state = 'sync') FROM pg_stat_replication`).Scan(&address, &following, &synchronous)
+		err := c.ask(ctx, way, `SELECT host(inet_server_addr()), count(*) FILTER (WHERE state = 'streaming'),
+			count(*) FILTER (WHERE sync_state = 'sync') FROM pg_stat_replication`, nil, &address, &following, &synchronous)
 		if err != nil {
 			return "", err
 		}
@@ -535,6 +563,6 @@ func (c *cluster) logs(t *testing.T) {
 			t.Log(err)
 		}
 		lines := strings.Split(strings.ReplaceAll(string(text), c.password, "*****"), "\n")
-		t.Logf("%s\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-25):], "\n"))
+		t.Logf("\n%s\n%s", filepath.Base(file), strings.Join(lines[max(0, len(lines)-25):], "\n"))
 	}
 }
