@@ -1,5 +1,5 @@
-# The app alone: built without C, and run as an ordinary user. The image has nothing else but the certificates of public
-# authorities, which sslmode=verify-full needs.
+# The app alone: built without C, and run as an ordinary user. The image has no other programs; it has the certificates of
+# public authorities, which sslmode=verify-full needs.
 FROM golang:1.26 AS build
 WORKDIR /penny
 COPY go.mod go.sum ./

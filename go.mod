@@ -2,7 +2,7 @@ module example.com/penny
 
 go 1.26.0
 
-// What Heroku builds, and with which Go. The spaces in these lines are part of them.
+// Heroku reads the next two lines: the version of Go, and the package to build. The space after // is required.
 // +heroku goVersion go1.26
 // +heroku install ./pennyapp
 

@@ -37,8 +37,8 @@ type Store interface {
 // wildcards escapes the characters that have a meaning in a LIKE pattern.
 var wildcards = strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`)
 
-// Prefix returns the LIKE pattern for every text that begins with prefix. The query must say ESCAPE '\': a backslash
-// escapes by default in PostgreSQL, and nothing does in SQLite.
+// Prefix returns the LIKE pattern for every text that begins with prefix. The query must say ESCAPE '\': PostgreSQL has that
+// by default, and SQLite has no default.
 func Prefix(prefix string) string {
 	return wildcards.Replace(prefix) + "%"
 }

@@ -120,7 +120,7 @@ func TestTheAppStopsWithStatus0(t *testing.T) {
 	}
 }
 
-func TestWithFewFilesTheAppRefusesConnectionsAndRecovers(t *testing.T) {
+func TestTheAppRefusesConnectionsBeyondItsLimitOfOpenFilesAndRecovers(t *testing.T) {
 	t.Parallel()
 	bin(t)
 	app := startApp(t, "sh -c 'ulimit -n 256; exec "+patient+"'", pgtest.BooksURL(t))

@@ -44,7 +44,7 @@ const (
 	// The smallest hosted plans let 17 connections in, and two copies of the app run while a new version takes over.
 	poolSize = 8
 
-	// Docker kills a program that has not stopped after ten seconds. A /readyz in flight, the pool and the log take one each.
+	// Docker kills a program that has not stopped after ten seconds. A /readyz in flight, the pool and the log take 1 s each.
 	routerTime = 2 * time.Second // how long a router has to hear from /readyz that the app is stopping
 	stopTime   = 5 * time.Second // how long the requests in flight have to finish
 )
@@ -57,7 +57,7 @@ func main() {
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "usage: pennyapp [flags]\n\nServes the bookshop on the web.\n\n")
 		flag.PrintDefaults()
-		fmt.Fprint(flag.CommandLine.Output(), "\nDATABASE_URL is the address of the database, PORT the port to listen at. The file .env may set both.\n")
+		fmt.Fprint(flag.CommandLine.Output(), "\nDATABASE_URL is the address of the database, PORT the port to listen on. The file .env may set both.\n")
 	}
 	flag.Parse()
 	if flag.NArg() > 0 || *patience <= 0 {
@@ -79,7 +79,7 @@ func main() {
 	}
 	ctx, stop := demo.Context(syscall.SIGHUP)
 	defer stop()
-	signal.Ignore(syscall.SIGPIPE) // it comes when the reader of the log is gone: the app serves on
+	signal.Ignore(syscall.SIGPIPE) // it comes when the reader of the log is gone; the app goes on
 	log := edge.NewLogWriter(os.Stderr)
 	err := run(ctx, *layer, *debug, *patience, edge.NewLogger(log, os.Stderr))
 	log.Flush()
@@ -210,7 +210,7 @@ type mistake struct{ says, hint string }
 
 func (m mistake) Error() string { return m.says }
 
-// listen listens at PORT on every interface, as hosts expect. Without PORT, it listens at 8080 for this computer alone.
+// listen listens on PORT, on every interface, as hosts expect. Without PORT, it listens on port 8080 of this computer alone.
 func listen() (*net.TCPListener, error) {
 	address := "localhost:8080"
 	if port, set := os.LookupEnv("PORT"); set {
@@ -229,7 +229,7 @@ func listen() (*net.TCPListener, error) {
 	return listener.(*net.TCPListener), nil
 }
 
-// listenDebug listens at an address of this computer alone: the figures are for its owner.
+// listenDebug listens on an address of this computer alone: the figures are for its owner.
 func listenDebug(address string) (net.Listener, error) {
 	if at, err := net.ResolveTCPAddr("tcp", address); err != nil || !at.IP.IsLoopback() {
 		return nil, mistake{"-debug is not an address of this computer alone", "use -debug localhost:6060"}

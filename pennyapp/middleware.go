@@ -12,7 +12,7 @@ import (
 	"example.com/penny/internal/edge"
 )
 
-// newHTTPServer returns a server for the app, with limits to what a visitor can send and to how long one can hold a connection.
+// newHTTPServer returns a server for the app, with limits on what a visitor can send and on how long one can hold a connection.
 // WriteTimeout is the patience of a search, and time for a visitor on a phone to read the answer.
 func newHTTPServer(a *app) *http.Server {
 	return &http.Server{

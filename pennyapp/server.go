@@ -123,7 +123,7 @@ func (a *app) form(w http.ResponseWriter, r *http.Request, status int, message s
 }
 
 func (a *app) searchResults(w http.ResponseWriter, r *http.Request) {
-	// r.URL.Query() leaves out what it cannot read, and the search would be for something else than was asked.
+	// r.URL.Query() leaves out what it cannot read, and the search would be for something else.
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	author, number := normal(query.Get("author")), 1
 	if text := query.Get("page"); text != "" && err == nil {

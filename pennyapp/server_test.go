@@ -154,7 +154,7 @@ func TestEveryAnswerForbidsFramesSniffingAndForeignContent(t *testing.T) {
 		h := response.Header
 		if csp := h.Get("Content-Security-Policy"); !strings.HasPrefix(csp, "default-src 'none'") || !strings.Contains(csp, "frame-ancestors 'none'") ||
 			h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Referrer-Policy") != "no-referrer" || h.Get("X-Frame-Options") != "DENY" {
-			t.Errorf("%s: the headers do not forbid them: %v", path, h)
+			t.Errorf("%s: the headers allow frames, sniffing or foreign content: %v", path, h)
 		}
 		if h.Get("Server") != "" || h.Get("X-Powered-By") != "" {
 			t.Errorf("%s names its software: %v", path, h)
@@ -311,7 +311,7 @@ func TestAClientThatClosesItsSideGetsAPage(t *testing.T) {
 	}
 }
 
-func TestErrorsThatNetHTTPAnswersAreLogged(t *testing.T) {
+func TestRequestsThatNetHTTPRefusesAreLogged(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{
 		"nonsense\r\n\r\n":                      400,
@@ -332,7 +332,7 @@ func TestErrorsThatNetHTTPAnswersAreLogged(t *testing.T) {
 	}
 }
 
-func TestSearchesBeyondTheLimitAreRefusedAtOnce(t *testing.T) {
+func TestSearchesBeyondTheLimitDoNotReachTheStore(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	release := make(chan struct{})
@@ -376,7 +376,7 @@ func TestConnectionsBeyondTheLimitGetA503(t *testing.T) {
 	})
 }
 
-func TestFewVisitorsAtOnceTryAgainAfterAPassingFailure(t *testing.T) {
+func TestASearchIsTriedAgainUnlessManyOthersWaitToTryAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int64
@@ -545,7 +545,7 @@ func TestReadyzAsksTheDatabaseOnceASecondAtMost(t *testing.T) {
 		return nil, nil
 	}))
 	start, ready := time.Now(), 0
-	eventually(t, "the app is not ready", func() bool {
+	eventually(t, "/readyz answers with 503", func() bool {
 		response, _ := get(t, base+"/readyz")
 		if response.StatusCode == 200 {
 			ready++

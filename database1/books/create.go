@@ -47,7 +47,7 @@ func Create(file string) error {
 
 // fill loads penny.sql into a new SQLite file.
 func fill(file string) error {
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(file)}).EscapedPath()) // a plain name would end at a ?
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: filepath.ToSlash(file)}).EscapedPath()) // a plain name is cut at a ?
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func TestCreateMakesTheFileOnce(t *testing.T) {
-	folder := filepath.Join(t.TempDir(), "50% of it") // SQLite takes apart the name of a file, if it may
+	folder := filepath.Join(t.TempDir(), "50% of it") // SQLite reads % and ? in a name as parts of a URI, unless escaped
 	if runtime.GOOS != "windows" {
 		folder += "?"
 	}

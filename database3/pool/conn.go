@@ -21,7 +21,7 @@ const (
 	settle = 100 * time.Millisecond
 )
 
-// A Conn is a connection on loan. After its Release it has no connection any more, and a query on it panics.
+// A Conn is a connection on loan. After Release, a query on it panics.
 type Conn struct {
 	*pgx.Conn
 	session *session
@@ -60,7 +60,7 @@ func reusable(conn *pgx.Conn) bool {
 }
 
 // doubt notes that s died. If the server stopped or the network failed, the others die too, so the pool checks each before it
-// lends it. If s was last lent before the death that is noted already, it died of the same cause. The caller must hold p.mu.
+// lends it. If s was last lent before the last noted death, both had the same cause. The caller must hold p.mu.
 func (p *Pool) doubt(s *session) {
 	if s.used > p.doubted {
 		p.doubted = time.Since(p.start)
@@ -104,7 +104,7 @@ func hangUp(conn *pgx.Conn) {
 	}
 	deadline, _ := ctx.Deadline()
 	for err := os.ErrDeadlineExceeded; ctx.Err() == nil && errors.Is(err, os.ErrDeadlineExceeded); {
-		_ = pg.Conn().SetDeadline(deadline) // again, if the end of a query's context has changed it
+		_ = pg.Conn().SetDeadline(deadline) // each time: the end of a query's context may have changed it
 		pg.Frontend().Send(&pgproto3.Terminate{})
 		_ = pg.Frontend().Flush()
 		_, err = io.Copy(io.Discard, pg.Conn()) // until the server closes its end

@@ -33,8 +33,8 @@ func (p *Pool) connect() (*session, error) {
 	return &session{pool: p, conn: conn}, nil
 }
 
-// passing reports whether a failure to connect can pass by itself. One dial can fail for several hosts, and with TLS and
-// without: then it can pass if one of the failures can, unless a server refused the user or the database.
+// passing reports whether a failure to connect is temporary. One dial can fail for several hosts, and with TLS and without:
+// then the failure is temporary if any of them is, unless a server refused the user or the database.
 func passing(err error) (can bool) {
 	failures := []error{err}
 	var joined interface{ Unwrap() []error }
@@ -64,7 +64,7 @@ func outOfReach(err error) bool {
 		return name.IsTemporary || name.IsTimeout
 	}
 	if network, ok := errors.AsType[*net.OpError](err); ok {
-		return slices.Contains([]string{"dial", "read", "write"}, network.Op) // and not a certificate
+		return slices.Contains([]string{"dial", "read", "write"}, network.Op) // and not "remote error", which is a TLS alert
 	}
 	return slices.ContainsFunc([]error{io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded,
 		pgconn.ErrReadOnlyConnection, pgconn.ErrStandbyConnection, pgconn.ErrPrimaryConnection},

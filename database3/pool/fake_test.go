@@ -185,7 +185,7 @@ func TestADialOutlivesItsCaller(t *testing.T) {
 				t.Errorf("a caller gave up after %v, want 250ms", time.Since(took))
 			}
 		}
-		if served != 18 { // the first two each began to open one
+		if served != 18 { // the first two gave up while their dials went on
 			t.Errorf("%d of 20 callers were served, want 18", served)
 		}
 		time.Sleep(time.Second)
@@ -220,7 +220,7 @@ func TestADialThatTheServerNeverAnswersFreesItsPlace(t *testing.T) {
 		p := server.pool(t, 1)
 		took(t, time.Second, func() { _ = ask(within(t, time.Second), p) })
 		server.set(func(f *fakeServer) { f.takes = 0 })
-		took(t, 9*time.Second, func() { // a dial may take 10
+		took(t, 9*time.Second, func() { // a dial may take 10 s, and one has passed
 			if err := ask(within(t, time.Minute), p); err != nil {
 				t.Error(err)
 			}
@@ -280,7 +280,7 @@ func TestACallerReturnsWhenItsContextEndsThoughACheckGoesOn(t *testing.T) {
 	})
 }
 
-func TestACheckWhoseCallerLeavesServesTheNext(t *testing.T) {
+func TestIfACallerGivesUpDuringACheckTheNextOneGetsTheConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 1)
@@ -343,7 +343,7 @@ func TestAConnectionOpenedAfterASilentNetworkIsKept(t *testing.T) {
 		server.set(func(f *fakeServer) { f.silent = false })
 		callers.Wait()
 		if got := p.Stats().Dials; got != 3 {
-			t.Errorf("%d connections were opened, want 2 and one that serves both callers", got)
+			t.Errorf("%d connections were opened, want 3: the first two, and one that serves both callers", got)
 		}
 	})
 }
@@ -415,7 +415,7 @@ func TestAConnectionThatWasBeingOpenedWhenAnotherDiedIsChecked(t *testing.T) {
 	})
 }
 
-func TestAQueryThatItsCallerCutShortPutsNoOtherConnectionInDoubt(t *testing.T) {
+func TestAQueryThatItsCallerEndsCausesNoChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 4)
@@ -567,7 +567,7 @@ func TestCloseEndsACheck(t *testing.T) {
 	})
 }
 
-func TestAConnectionThatFailsItsCheckCostsNoOther(t *testing.T) {
+func TestOnlyTheConnectionThatFailsItsCheckIsReplaced(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 4)
@@ -585,7 +585,7 @@ func TestAConnectionThatFailsItsCheckCostsNoOther(t *testing.T) {
 	})
 }
 
-func TestATransactionThatIsReleasedPutsNoOtherConnectionInDoubt(t *testing.T) {
+func TestReleaseInATransactionCausesNoChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		server := &fakeServer{}
 		p := server.pool(t, 4)

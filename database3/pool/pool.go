@@ -121,8 +121,8 @@ func (p *Pool) lend(ctx context.Context) *Conn {
 	return &Conn{s.conn, s, ctx}
 }
 
-// prepare makes a connection idle that can be lent, and tries again as long as that can help. The work belongs to the
-// pool: if ctx ends first, the work goes on and the next caller gets the connection. If prepare fails, the pool gets the
+// prepare adds a connection that can be lent to the idle ones, and tries again as long as that can help. The work belongs to
+// the pool: if ctx ends first, the work goes on and the next caller gets the connection. If prepare fails, the pool gets the
 // caller's token back.
 func (p *Pool) prepare(ctx context.Context) error {
 	_, patient := ctx.Deadline()
@@ -166,7 +166,7 @@ func pause(ctx context.Context, while time.Duration) bool {
 	return ctx.Err() == nil
 }
 
-// try makes a session idle that can be lent: one that was idle and is alive, or a new one.
+// try puts a session that can be lent into p.idle: one from there that is alive, or a new one.
 func (p *Pool) try() (err error) {
 	now := time.Since(p.start)
 	p.mu.Lock()
@@ -199,7 +199,7 @@ func (p *Pool) try() (err error) {
 	return nil
 }
 
-// Close closes the idle connections, which takes a second at most, and ends the calls of Acquire that wait. A connection
+// Close closes the idle connections, which takes a second at most, and ends the calls to Acquire that wait. A connection
 // that is in use is closed by its Release. Close always returns nil, and may be called twice.
 func (p *Pool) Close() error {
 	p.mu.Lock()
@@ -219,10 +219,10 @@ func (p *Pool) Close() error {
 	return nil
 }
 
-// Stats says what a pool is doing, and did so far.
+// Stats says what a pool is doing, and what it has done so far.
 type Stats struct {
 	Max, InUse, Idle int   // connections: at most, lent to callers, and waiting for a caller
-	Dials, Waits     int64 // connections opened; calls of Acquire that had to wait for a place
+	Dials, Waits     int64 // connections opened; calls to Acquire that had to wait for a place
 }
 
 // Stats returns the pool's statistics.

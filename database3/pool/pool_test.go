@@ -22,7 +22,7 @@ import (
 	"example.com/penny/internal/pgtest"
 )
 
-// Package pooltest tests the promises that every pool should keep. The tests here are for this pool's own.
+// Package pooltest tests the promises that every pool should keep. The tests here check what only this pool promises.
 
 func newPool(tb testing.TB, max int) *pool.Pool {
 	tb.Helper()
@@ -138,7 +138,7 @@ func TestStatsCountWhatHappens(t *testing.T) {
 	}
 }
 
-func TestALoanCostsOneSmallAllocation(t *testing.T) {
+func TestAcquireAndReleaseAllocateAtMostOnce(t *testing.T) {
 	p := newPool(t, 4)
 	acquire(t, p).Release()
 	ctx := t.Context()
@@ -209,7 +209,7 @@ func TestAcquireDialsAgainOnlyIfWaitingCanHelp(t *testing.T) {
 					t.Errorf("got error %v, want one that wraps %v", err, c.err)
 				}
 				if again := dials > 1; again != c.again {
-					t.Errorf("dialled %d times, want more than once: %v", dials, c.again)
+					t.Errorf("dialled %d times, want %s", dials, map[bool]string{false: "once", true: "more than once"}[c.again])
 				}
 				if c.again && (!errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 10*time.Second || dials < 40 || dials > 60) {
 					t.Errorf("dialled %d times in %v, then got %v; want 40 to 60 times in 10s, then the deadline's error",
@@ -384,7 +384,7 @@ func TestAConnectionThatIsGoneCostsOneDial(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatIsFoundDeadLateCostsNoOther(t *testing.T) {
+func TestAConnectionThatIsFoundDeadLaterIsReplacedAlone(t *testing.T) {
 	t.Parallel()
 	url := pgtest.BooksURL(t)
 	p := newPoolAt(t, url, 8, (&net.Dialer{}).DialContext)

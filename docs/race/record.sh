@@ -40,5 +40,5 @@ docs/race/million.sh < docs/race/million.txt > docs/pictures/million.svg
 	about CI=1 go test -v ./database3/pool/pooltest, all pools side by side, and of it the promises that were not kept
 	CI=1 go test -count 1 -v ./database3/pool/pooltest | sed -n 's/^ *pooltest.go:[0-9]*: \(Test.*: not kept: \)/\1/p; s/^ *pooltest.go:[0-9]*: \([A-Za-z]*: [0-9]* of [0-9]* kept\)/\1/p' | cut -c 1-300 | sort
 } > docs/race/faults.txt
-# These take what a cluster needs: apt install patroni etcd-server haproxy python3-etcd pgbouncer
+# These need the cluster's programs: apt install patroni etcd-server haproxy python3-etcd pgbouncer
 go test -count 1 -timeout 15m ./internal/outgrow -record

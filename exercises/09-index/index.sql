@@ -1,1 +1,1 @@
--- What makes the search fast, with a million books. Write it below.
+-- Below, write SQL that makes the search fast with a million books.

@@ -12,7 +12,7 @@ import (
 // Table makes the table of orders. Two orders never have the same key.
 const Table = `CREATE TABLE orders (key text UNIQUE, isbn text NOT NULL)`
 
-// Order orders a book. The customer's browser makes a new key for each order, and sends it again if it asks again.
+// Order orders a book. The customer's browser makes a new key for each order, and reuses it if it sends the order again.
 func Order(ctx context.Context, url, key, isbn string) error {
 	return retry.Read(ctx, func() error {
 		conn, err := pgx.Connect(ctx, url)

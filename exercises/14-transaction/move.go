@@ -6,7 +6,7 @@ import (
 	"database/sql"
 )
 
-// Table makes the shelves. A shelf cannot have less than no copies.
+// Table makes the shelves. A shelf cannot have a negative number of copies.
 const Table = `CREATE TABLE shelves (name text PRIMARY KEY, copies integer NOT NULL CHECK (copies >= 0))`
 
 // Move moves copies from one shelf to another.

@@ -139,11 +139,11 @@ func contract(t *testing.T, newDatabase func(testing.TB) Database, open func(url
 			{"the middle of a name finds nothing", "ernighan", nil},
 			{"nobody", "zzz", nil},
 			{"more than the name", "Kernighan and Ritchie", nil},
-			{"% is no wildcard", "100%", []string{"C1"}},
+			{"% is not a wildcard", "100%", []string{"C1"}},
 			{"% alone finds nothing", "%", nil},
-			{"_ is no wildcard", "a_", []string{"D1"}},
+			{"_ is not a wildcard", "a_", []string{"D1"}},
 			{"_ alone finds nothing", "_", nil},
-			{`\ is no escape`, `back\`, []string{"E1"}},
+			{`\ is not an escape character`, `back\`, []string{"E1"}},
 			{`\ does not escape %`, `\%`, nil},
 			{"a quote", "o'", []string{"F1"}},
 			{"SQL in the prefix is text", "x' OR '1'='1", nil},
@@ -240,7 +240,7 @@ func contract(t *testing.T, newDatabase func(testing.TB) Database, open func(url
 	})
 }
 
-// find returns what the store finds, which may not fail.
+// find returns the books that the store finds. If the store returns an error, the test fails.
 func find(t *testing.T, store penny.Store, prefix string, limit int) []penny.Book {
 	t.Helper()
 	books, err := store.ByAuthor(t.Context(), prefix, limit)

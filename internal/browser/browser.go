@@ -64,8 +64,8 @@ func Start(t *testing.T) context.Context {
 	return ctx
 }
 
-// Axe returns the source of axe-core, which checks a page for people who cannot see it well: the file axe.min.js of the npm
-// package axe-core, which PENNY_AXE names. If it is not set, Axe skips the test; under continuous integration it fails it.
+// Axe returns the source of axe-core, which checks the accessibility of a page. PENNY_AXE names the file: axe.min.js of the npm
+// package axe-core. If PENNY_AXE is not set, Axe skips the test; in continuous integration, it fails the test.
 func Axe(t *testing.T) string {
 	t.Helper()
 	file := os.Getenv("PENNY_AXE")

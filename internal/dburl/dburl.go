@@ -39,8 +39,8 @@ func Get(form func(address string) (string, error)) (string, error) {
 	return form(address)
 }
 
-// Lookup returns the address, cleaned, and where it comes from: "the environment" or ".env". It says the latter also if
-// the address is refused.
+// Lookup returns the address, cleaned, and where it comes from: "the environment" or ".env". It returns from even if it
+// refuses the address.
 func Lookup() (address, from string, err error) {
 	from = "the environment"
 	if _, set := os.LookupEnv(Variable); !set {
@@ -150,7 +150,7 @@ func PQ(address string) (string, error) {
 	if seconds, _ := strconv.Atoi(t.Settings["connect_timeout"]); t.Settings["sslmode"] == "prefer" {
 		t.Settings["connect_timeout"] = strconv.Itoa(min(seconds, 3))
 	}
-	// For read-only, lib/pq 1.12.3 takes no standby, as libpq and pgx do.
+	// With read-only, libpq and pgx accept a standby; lib/pq 1.12.3 does not.
 	if t.Settings["target_session_attrs"] == "read-only" {
 		t.Settings["target_session_attrs"] = "standby"
 	}

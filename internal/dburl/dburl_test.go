@@ -118,14 +118,14 @@ func TestCleanAcceptsWhatPeoplePasteWithAnAddress(t *testing.T) {
 				t.Errorf("Clean(%q) = %q, %v; want it unchanged", got, again, err)
 			}
 			if !IsSQLite(got) {
-				driversTake(t, c.raw)
+				driversAccept(t, c.raw)
 			}
 		})
 	}
 }
 
-// driversTake fails the test if lib/pq or pgx does not take an address, or reads it in another way than Parse does.
-func driversTake(t testing.TB, raw string) {
+// driversAccept fails the test if lib/pq or pgx does not accept an address, or reads it differently from Parse.
+func driversAccept(t testing.TB, raw string) {
 	t.Helper()
 	want, err := Parse(raw)
 	if err != nil {
@@ -145,7 +145,7 @@ func driversTake(t testing.TB, raw string) {
 	}
 	config, err := pq.NewConfig(dsn)
 	if err != nil {
-		t.Fatalf("lib/pq does not take %q: %v", dsn, err)
+		t.Fatalf("lib/pq does not accept %q: %v", dsn, err)
 	}
 	if got := show(config.Host, config.Port, config.User, config.Password, config.Database); got != expected || len(config.Multi) != len(want.Hosts)-1 {
 		t.Errorf("lib/pq reads %q as %s, want %s", dsn, got, expected)
@@ -155,7 +155,7 @@ func driversTake(t testing.TB, raw string) {
 	}
 	other, err := pgx.ParseConfig(dsn)
 	if err != nil {
-		t.Fatalf("pgx does not take %q: %v", dsn, err)
+		t.Fatalf("pgx does not accept %q: %v", dsn, err)
 	}
 	if got := show(other.Host, other.Port, other.User, other.Password, other.Database); got != expected {
 		t.Errorf("pgx reads %q as %s, want %s", dsn, got, expected)
@@ -313,7 +313,7 @@ func TestTheEnvironmentComesBeforeDotEnv(t *testing.T) {
 	}
 }
 
-func TestWhatTheAddressLacksComesFromTheEnvironment(t *testing.T) {
+func TestSettingsThatTheAddressLacksComeFromTheEnvironment(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		environment map[string]string
@@ -349,7 +349,7 @@ func TestWhatTheAddressLacksComesFromTheEnvironment(t *testing.T) {
 					t.Errorf("got %q, %v; want %q", got, err, c.want)
 				}
 			}
-			driversTake(t, c.raw)
+			driversAccept(t, c.raw)
 		})
 	}
 }
@@ -375,9 +375,9 @@ func TestASocketIsTheDefaultIfAServerHasOne(t *testing.T) {
 	}
 	defer socket.Close()
 	if got, err := Parse(address); err != nil || got.Server() != "/tmp/.s.PGSQL."+port {
-		t.Errorf("with a socket: got %s, %v; want it", got.Server(), err)
+		t.Errorf("with a socket: got %s, %v; want /tmp/.s.PGSQL.%s", got.Server(), err, port)
 	}
-	driversTake(t, address)
+	driversAccept(t, address)
 }
 
 func TestEachDriverGetsTheSettingsThatItKnows(t *testing.T) {
@@ -452,7 +452,7 @@ func TestRedactRemovesThePasswordHoweverItIsWrittenAndNothingElse(t *testing.T) 
 	}
 }
 
-func FuzzAnAddressIsTakenByBothDriversOrRefusedWithoutItsPassword(f *testing.F) {
+func FuzzAnAddressIsAcceptedByBothDriversOrRefusedWithoutItsPassword(f *testing.F) {
 	f.Add("penny", "hunter2", "localhost:5432", "penny", "sslmode=disable")
 	f.Add("penny@x", "%zz/hunter2?", "[::1]", "a/b", "options=-c a=b")
 	f.Add("", "hun#ter2", "first:1,second", "", "TimeZone=Etc/GMT+1&port=1,2")
@@ -474,7 +474,7 @@ func FuzzAnAddressIsTakenByBothDriversOrRefusedWithoutItsPassword(f *testing.F) 
 		if again, err := Clean(clean); err != nil || again != clean {
 			t.Errorf("%q: Clean(%q) = %q, %v; want it unchanged", raw, clean, again, err)
 		}
-		driversTake(t, raw)
+		driversAccept(t, raw)
 	})
 }
 

@@ -93,7 +93,7 @@ var (
 	otherScheme = regexp.MustCompile(`^([A-Za-z][A-Za-z0-9+.-]{0,30})://`)
 	nothing     = regexp.MustCompile(`^$|` + Variable + `[=: ]*$`)
 	unseen      = regexp.MustCompile(`[\p{Cc}\p{Cf}]`) // such as line breaks and zero-width spaces
-	spaces      = regexp.MustCompile(`\p{Zs}`)         // such as one that does not break the line
+	spaces      = regexp.MustCompile(`\p{Zs}`)         // such as a no-break space
 
 	// setting is the first setting with the question mark before it.
 	setting = regexp.MustCompile(`\?[A-Za-z_][A-Za-z0-9_.]*=`)
@@ -146,7 +146,7 @@ func Parse(raw string) (*Target, error) {
 	return t, err
 }
 
-// parseFile reads what SQLite wrote, from behind file: on.
+// parseFile parses an address that the function SQLite returned; name is the part after file:.
 func parseFile(name string) (*Target, error) {
 	name, _, _ = strings.Cut(name, "?")
 	path, err := url.PathUnescape(name)
@@ -167,8 +167,8 @@ func parseSQLite(rest string) (*Target, error) {
 	return &Target{File: path}, nil
 }
 
-// parsePostgres reads the settings from an address, from behind postgres:// on. Like libpq it takes a password as it is, up
-// to the last @ before the path.
+// parsePostgres reads the rest of an address, after its postgres://. Like libpq, it takes a password as it is, up to the last @
+// before the path.
 func (t *Target) parsePostgres(rest string) error {
 	login, _, _ := strings.Cut(rest, "/")
 	if first := strings.Index(login, "@"); first >= 0 {
@@ -282,7 +282,7 @@ func (t *Target) addDefaults() error {
 		}
 		t.add(settings)
 	}
-	if t.Settings["host"] != "" || t.Settings["hostaddr"] != "" { // then the environment's is another server's
+	if t.Settings["host"] != "" || t.Settings["hostaddr"] != "" { // the environment's host is another server
 		delete(environment, "host")
 		delete(environment, "hostaddr")
 	}

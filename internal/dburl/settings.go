@@ -29,7 +29,7 @@ var (
 		"pwd": "password", "passwd": "password", "pass": "password", "username": "user", "database": "dbname", "time_zone": "timezone",
 	}
 
-	// values are what a setting may be, if it is not any text. # is a number.
+	// values are the allowed values of the settings that do not allow every text. # is a number.
 	values = map[string]string{
 		"ssl":                      "true false 1 0",
 		"sslmode":                  "disable allow prefer require verify-ca verify-full",
@@ -123,7 +123,7 @@ var implied = []struct{ name, value, means, as string }{
 	{"pgbouncer", "true", "binary_parameters", "yes"},
 }
 
-// normalise checks the settings and changes them so that both drivers take them and mean the same.
+// normalise checks the settings and changes them so that both drivers accept them and read them alike.
 func (t *Target) normalise() error {
 	s := t.Settings
 	for _, i := range implied {

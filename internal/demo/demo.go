@@ -1,4 +1,4 @@
-// Package demo holds what the four programs share and no lesson is about: flags, printing, timing and errors.
+// Package demo holds the parts of the four programs that no lesson covers: flags, printing, timing and errors.
 package demo
 
 import (

@@ -63,7 +63,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// command returns a program to run in folder, with nothing but the given settings in its environment.
+// command returns a program to run in folder, with the given settings and little else in its environment.
 func command(ctx context.Context, t *testing.T, folder string, environment []string, program string, args ...string) *exec.Cmd {
 	t.Helper()
 	skip.Short(t)
@@ -268,7 +268,7 @@ func TestAFaultIsExplainedInALineAndAHint(t *testing.T) {
 				t.Errorf("got %q, want %q in it", lines[0], c.says)
 			}
 			if hide(got, c.address) != fmt.Sprintf("%+v", got) {
-				t.Error("the password is on the terminal")
+				t.Error("the output shows the password")
 			}
 		})
 	}
@@ -349,7 +349,7 @@ func TestAFullServerIsReportedAndAPoolDoesNotFillIt(t *testing.T) {
 	pgtest.Eventually(t, time.Minute, "the server is full", func() bool { return strings.Count(server.Log(), "too many clients") > 40 })
 	unlock()
 	if got := interrupt(); got.status != 1 || !strings.Contains(got.stderr, "server full") || !strings.Contains(got.stderr, " failed: the server at 127.0.0.1:") {
-		t.Errorf("got %+v, want status 1 and that the server is full", got)
+		t.Errorf("got %+v, want status 1 and \"server full\"", got)
 	}
 	for _, program := range []string{"database3", "database4"} {
 		t.Run(program, func(t *testing.T) {
@@ -457,7 +457,7 @@ func parse(t *testing.T, address string) *url.URL {
 	return u
 }
 
-// hide makes a result fit for a test's log.
+// hide returns a result as text for the test's log, without the passwords.
 func hide(r result, address string) string {
 	text := fmt.Sprintf("%+v", r)
 	if u, err := url.Parse(address); err == nil {

@@ -123,7 +123,8 @@ func desk(t *testing.T) string {
 	return folder
 }
 
-// prompt is what psql and sqlite3 print before what is typed. Where they do not read from a terminal, they print none.
+// prompt matches the prompt of psql or sqlite3, and the line that a user types after it. If they do not read from a terminal,
+// they print no prompt.
 var prompt = regexp.MustCompile(`(?m)^(?:yourdbname=|sqlite)> (.*)\n?`)
 
 // session separates what is typed into a program from what it prints.

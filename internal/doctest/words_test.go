@@ -31,7 +31,7 @@ var turns = []struct {
 	{regexp.MustCompile(`(?i)\bat whichever\b`), "at any"},
 }
 
-// CONTRIBUTING.md shows some of them as examples, and so does this file.
+// The test skips CONTRIBUTING.md and this file, which show some of them as examples.
 func TestNoFileHasAStiffTurnOfPhrase(t *testing.T) {
 	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		switch {

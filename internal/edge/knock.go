@@ -41,7 +41,7 @@ func (k *knocking) ByAuthor(ctx context.Context, prefix string, limit int) ([]pe
 	return k.Store.ByAuthor(ctx, prefix, limit)
 }
 
-// knock asks a server whether it can encrypt. PostgreSQL answers with one letter, and then waits; SSH goes on after its S.
+// knock asks a server whether it can encrypt. PostgreSQL answers with one letter. SSH also begins with an S, but sends more.
 func knock(ctx context.Context, network, address string) error {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {

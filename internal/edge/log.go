@@ -1,5 +1,5 @@
-// Package edge holds what pennyapp needs and no lesson is about: a log that never waits for its reader, a listener with a
-// bound on connections, embedded files, what a router says about a request, and the question whether a server is PostgreSQL.
+// Package edge holds the parts of pennyapp that no lesson covers: a log that never waits for its reader, a listener with a
+// bound on connections, embedded files, a router's headers, and a check that a server is PostgreSQL.
 package edge
 
 import (

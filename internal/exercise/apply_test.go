@@ -46,7 +46,8 @@ func apply(root, change string) error {
 	return nil
 }
 
-// replace puts after in the place of before, which the file must have once, or makes a new file.
+// replace replaces one text of a file with another. The file must have the old text exactly once. If kind is "new", replace
+// writes a new file.
 func replace(file, kind, before, after string) error {
 	if kind == "new" {
 		return os.WriteFile(file, []byte(after), 0o644)

@@ -172,7 +172,7 @@ var mistakes = map[int][]string{
 			edit("07-leak/leak.go", "	conn.Release()\n	return titles, nil", "	return titles, nil"),
 	},
 	9: {
-		edit("09-index/index.sql", "-- What makes the search fast, with a million books. Write it below.",
+		edit("09-index/index.sql", "-- Below, write SQL that makes the search fast with a million books.",
 			"CREATE INDEX ON books (isbn COLLATE \"C\");\nSET enable_seqscan = off;"),
 	},
 	13: {
@@ -215,13 +215,13 @@ func TestAHangAPanicAndAnExitAreReported(t *testing.T) {
 	const call = "\trows, err := db.QueryContext(ctx, byTitle, penny.Prefix(prefix), limit)"
 	cases := []struct{ code, says string }{
 		{"<-make(chan int)", "it hangs: after 2s it is still at " + file + ":"},
-		{"for {\n}", "it hangs: after 2s it is still"}, // Go cannot always tell where a loop is that runs on another processor
+		{"for {\n}", "it hangs: after 2s it is still"}, // Go cannot always name the line of a loop that runs on another processor
 		{`for { println("more") }`, "it hangs: after 2s it is still"},
 		{`panic("the shelf fell")`, "it panics: the shelf fell at " + file + ":"},
 		{"new(sync.Mutex).Unlock()", "it panics: sync: unlock of unlocked mutex at " + file + ":"},
 		{"os.Exit(0)", "it panics: unexpected call to os.Exit(0) during test"},
 	}
-	// One program does what the file "case" says in the folder where it runs.
+	// One program has the code of all cases. The file "case" in its working directory says which one to run.
 	code := "\twhat, _ := os.ReadFile(\"case\")\n\tswitch string(what) {\n"
 	for _, c := range cases {
 		code += fmt.Sprintf("case %q:\n%s\n", c.code, c.code)

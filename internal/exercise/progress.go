@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// A Progress is what a student has done so far. The file .exercises in Penny's folder keeps it, which Git ignores.
+// A Progress is what a student has done so far. It is in the file .exercises in Penny's folder; Git ignores that file.
 type Progress struct {
 	Solved map[int]bool `json:"solved"`
 	Hints  map[int]int  `json:"hints"` // how many were shown
@@ -30,7 +30,7 @@ func Load(root string) (*Progress, error) {
 		return nil, fmt.Errorf("read your progress in %s: %w", p.file, err)
 	}
 	if p.Solved == nil || p.Hints == nil {
-		return nil, fmt.Errorf("read your progress in %s: it has no solved or no hints", p.file)
+		return nil, fmt.Errorf("read your progress in %s: solved or hints is missing", p.file)
 	}
 	for number, shown := range p.Hints {
 		p.Hints[number] = max(shown, 0)

@@ -428,8 +428,8 @@ func TestTheHintsForOtherStatementsWork(t *testing.T) {
 	}
 }
 
-// Hosts and poolers use their own sentences. Each is shown once, whole, and with a hint.
-func TestAHostsOwnSentenceIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
+// Hosts and poolers have their own messages. If Penny does not know a message, it shows the whole message once, with a hint.
+func TestAHostsOwnMessageIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ code, message, settings, cause string }{
 		{"XX000", "Tenant or user not found", "", "not allowed"},
@@ -462,14 +462,14 @@ func TestAHostsOwnSentenceIsUnderstoodOrShownOnceWithAHint(t *testing.T) {
 					t.Errorf("%s: the cause is %q, want %q: %s (%s)", l.name, cause, c.cause, says, hint)
 				}
 				if c.cause == "other" && !strings.Contains(says, c.message) {
-					t.Errorf("%s: %q lacks the server's sentence", l.name, says)
+					t.Errorf("%s: %q lacks the server's message", l.name, says)
 				}
 			})
 		})
 	}
 }
 
-func TestTheSecondOfTwoHostsIsReachedInTimeIfTheFirstIsSilent(t *testing.T) {
+func TestTheLastHostIsReachedInTimeIfTheOthersAreSilentOrDead(t *testing.T) {
 	t.Parallel()
 	good := pgtest.BooksURL(t)
 	silent := pgtest.Serve(t, func(net.Conn) {})
@@ -496,7 +496,7 @@ func TestAllLayersGetTheSameAnswersFromALATIN1Database(t *testing.T) {
 	pgtest.Exec(t, address+"&client_encoding=UTF8", `INSERT INTO books (isbn, author, title) VALUES ('456', 'Kéri', 'Été')`)
 	everyLayer(address, func(l layer) {
 		if _, err := l.answer(t, address, "Кé"); explain.Name(err) != "not text" {
-			t.Errorf("%s, asked for a Cyrillic letter: got %v, want the cause not text", l.name, err)
+			t.Errorf("%s, asked for a Cyrillic letter: got %v, want the cause \"not text\"", l.name, err)
 		}
 		found, err := l.answer(t, address, "Ké")
 		if err != nil || !slices.Equal(found, []penny.Book{{ISBN: "456", Author: "Kéri", Title: "Été"}}) {
@@ -539,7 +539,7 @@ func TestEveryLayerReachesASocketAndItsErrorNamesIt(t *testing.T) {
 	server.Halt(localpg.Fast)
 	everyLayer(addresses[0], func(l layer) {
 		if _, err := l.answer(t, addresses[0], "ker"); name(err, addresses[0]) != "no server" {
-			t.Errorf("%s, after the server stopped: got %v, want the cause no server", l.name, err)
+			t.Errorf("%s, after the server stopped: got %v, want the cause \"no server\"", l.name, err)
 		}
 	})
 	if err := server.Resume(t.Context()); err != nil {

@@ -186,7 +186,7 @@ func TestARecordingThatFailsSaysWhy(t *testing.T) {
 	}
 	<-s.ended
 	if s.now.State != "failed" || !strings.Contains(s.now.Message, "no server answers") || strings.Contains(s.now.Message, "hunter2") {
-		t.Errorf("got %+v, want that it failed and why, without the password", s.now)
+		t.Errorf("got %+v, want the state failed and \"no server answers\", without the password", s.now)
 	}
 }
 

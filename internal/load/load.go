@@ -186,8 +186,8 @@ func Milliseconds(d time.Duration) string {
 	return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000)
 }
 
-// Meet lets n callers take a connection of db at once. Each keeps its own, and asks a question over it, when all that can be
-// there together have one or an error. Meet returns the errors.
+// Meet lets n callers take a connection of db at once. Each holds its connection until as many callers as db allows have one or
+// an error, and then asks a question over it. Meet returns the errors.
 func Meet(ctx context.Context, db *sql.DB, n int) (failures []error) {
 	together := int32(n)
 	if most := db.Stats().MaxOpenConnections; most > 0 {

@@ -32,7 +32,7 @@ func TestARunMakesAllItsCallsAndMeasuresThem(t *testing.T) {
 			}
 		}
 		if rate := result.Rate(); rate < 70 || rate > 82 { // 5050 ms of calls, four at a time
-			t.Errorf("got %v calls/s, want 79", rate)
+			t.Errorf("got %v calls/s, want 70 to 82", rate)
 		}
 	})
 }

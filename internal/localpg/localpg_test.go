@@ -186,7 +186,7 @@ func put(t *testing.T, files ...string) {
 	}
 }
 
-// picture returns all about a folder: names, modes, owners, times and contents.
+// picture describes everything in a folder: names, modes, owners, times and contents.
 func picture(t *testing.T, folder string) string {
 	t.Helper()
 	var all strings.Builder
@@ -244,8 +244,10 @@ func TestStartDoesNotChangeAFolderThatIsNotPennys(t *testing.T) {
 			if err == nil {
 				server.Stop()
 			}
-			if err == nil || c.want != nil && !errors.Is(err, c.want) {
-				t.Errorf("got %v, want %v, or any error if that is nil", err, c.want)
+			if err == nil {
+				t.Error("Start returned no error")
+			} else if c.want != nil && !errors.Is(err, c.want) {
+				t.Errorf("got %v, want %v", err, c.want)
 			}
 			if after := picture(t, parent); after != before {
 				t.Errorf("the folder changed, before:\n%s\nafter:\n%s", before, after)
@@ -302,7 +304,7 @@ func TestStartCreatesAFolderAndUsesItAgainForOneServerAtATime(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := localpg.Start(t.Context(), localpg.Options{DataDir: folder}); err == nil || !strings.Contains(err.Error(), "is not a valid data directory") {
-		t.Errorf("a damaged folder: got %v, want that it is not valid", err)
+		t.Errorf("a damaged folder: got %v, want \"is not a valid data directory\"", err)
 	}
 	for _, file := range []string{"data/base", "notes"} {
 		if _, err := os.Stat(filepath.Join(folder, file)); err != nil {

@@ -37,7 +37,7 @@ import (
 
 var record = flag.Bool("record", false, "write what the tests measured to docs/race")
 
-// long skips a test that takes long, unless CI is set or it is to be recorded.
+// long skips a test that takes a long time, unless CI or -record is set.
 func long(t *testing.T) {
 	t.Helper()
 	if !*record {
@@ -116,7 +116,7 @@ func calls(ctx context.Context, s penny.Store, n int) load.Result {
 	})
 }
 
-func TestEveryLayerWorksThroughPgBouncerWithItsDriversSettingAndNotWithout(t *testing.T) {
+func TestEveryLayerWorksThroughPgBouncerWithItsDriversSetting(t *testing.T) {
 	t.Parallel()
 	direct := pgtest.BooksURL(t)
 	address := pooled(t, direct)

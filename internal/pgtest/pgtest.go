@@ -236,7 +236,7 @@ func execute(address, statements string) error {
 	return nil
 }
 
-// Eventually waits until cond holds. If it does not in time, the test fails.
+// Eventually waits until cond holds. If cond does not hold in time, the test fails.
 func Eventually(tb testing.TB, within time.Duration, what string, cond func() bool) {
 	tb.Helper()
 	deadline := time.NewTimer(within)

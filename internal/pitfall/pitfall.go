@@ -52,7 +52,7 @@ func each(run func(ctx context.Context, s *localpg.Server, fixed bool) ([]figure
 	}
 }
 
-// Places is how many connections the server of a pitfall has to accept.
+// Places is the max_connections of a pitfall's server.
 const Places = "20"
 
 // Show runs the pitfall without and with what prevents it, and prints both columns. The server has the three books and no
@@ -85,7 +85,7 @@ type asker func(ctx context.Context, sql ...string) error
 
 func (a asker) books(ctx context.Context) error { return a(ctx, "SELECT * FROM books") }
 
-// queue is the pool of many a first project: a connection comes out of a queue, and goes back as it is.
+// queue is the simplest pool: a connection comes out of a queue, and goes back as it is.
 func queue(url string) asker {
 	idle := make(chan *pgx.Conn, 100)
 	return func(ctx context.Context, sql ...string) (err error) {

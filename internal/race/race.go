@@ -108,7 +108,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	for round := range rounds {
 		n := o.Calls/rounds + min(1, max(0, o.Calls%rounds-round))
 		for i := range r.Entrants {
-			// Each round begins with another contender, so that none always runs after the same neighbour.
+			// Each round begins with another contender, so that the same one is not always first.
 			err := r.Entrants[(i+round)%len(r.Entrants)].turn(ctx, o, n)
 			r.sum()
 			if err != nil {
@@ -237,7 +237,7 @@ func (r *Result) Print(w io.Writer) error {
 		case len(e.Errors) > 0:
 			fmt.Fprintf(&notes, "%s: %s\n", e.Name, e.total.ErrorCounts())
 		case e.RoundTrips == nil:
-			fmt.Fprintf(&notes, "%s: a relay before this server could not count\n", e.Name)
+			fmt.Fprintf(&notes, "%s: a relay in front of this server could not count round trips\n", e.Name)
 		}
 		if e.Calls < r.Calls {
 			fmt.Fprintf(&notes, "%s: stopped early, after %d of %d calls\n", e.Name, e.Calls, r.Calls)

@@ -114,7 +114,7 @@ func TestTheRecordingAccountsForEveryCallAndEveryConnection(t *testing.T) {
 					answers[trip.Call]++
 				}
 				if i > 0 && trip.Begin < c.Trips[i-1].End || trip.End > c.Close {
-					t.Errorf("%s: %+v comes before %+v has ended, or ends after its connection", l.Name, trip, c.Trips[i-1])
+					t.Errorf("%s: round trip %d begins before the last one has ended, or ends after its connection: %+v", l.Name, i, c)
 				}
 			}
 		}
@@ -136,7 +136,8 @@ func TestTheRecordingAccountsForEveryCallAndEveryConnection(t *testing.T) {
 			most = max(most, len(s.PIDs))
 		}
 		if l.Pooled && most != 3 || most == 0 || len(l.Processes[len(l.Processes)-1].PIDs) > 0 {
-			t.Errorf("%s: the server counted %d processes, want 3 for a pool, and in the end %v", l.Name, most, l.Processes[len(l.Processes)-1])
+			t.Errorf("%s: the server had %d processes at most, want 3 with a pool, and some without; in the end it had %v, want none",
+				l.Name, most, l.Processes[len(l.Processes)-1].PIDs)
 		}
 		want := map[string]string{"database2": "socket login login login prepare question goodbye", "database3": "question", "sql.DB": "prepare question"}[l.Name]
 		var phases []string
@@ -148,7 +149,7 @@ func TestTheRecordingAccountsForEveryCallAndEveryConnection(t *testing.T) {
 		}
 	}
 	if s := r.Sentence; !strings.HasPrefix(s, "6 round trips against 1, 4 ms apart: ") {
-		t.Errorf("the sentence is %q", s)
+		t.Errorf("the sentence is %q, want 6 round trips against 1, 4 ms apart", s)
 	}
 	for name, draw := range map[string]func(io.Writer, float64) error{"timeline": r.Timeline, "slots": r.Slots} {
 		for _, width := range []float64{320, 960, 1900} {
@@ -202,7 +203,7 @@ func TestTheAddressThroughARelayKeepsItsSettings(t *testing.T) {
 	}
 	if got.Server() != r.Addr() || got.Database != "shop" || got.Password != "secret" || got.Settings["sslmode"] != "verify-ca" ||
 		got.Settings["sslrootcert"] != "/my ca.pem" || got.Settings["search_path"] != "a, b" {
-		t.Errorf("got %+v", got)
+		t.Errorf("got %+v, want the relay's address, sslmode=verify-ca, and everything else as it was", got)
 	}
 	if _, _, err := Through("postgres://penny@one.example,two.example/shop", 0); !errors.Is(err, ErrSeveralHosts) {
 		t.Errorf("two hosts: got %v, want ErrSeveralHosts", err)

@@ -37,7 +37,7 @@ type Lane struct {
 	About  string `json:"about"`
 	Pooled bool   `json:"pooled"`
 	Solo
-	Elapsed   float64        `json:"elapsed_ms"` // from the first call's begin to the last one's end, of all callers
+	Elapsed   float64        `json:"elapsed_ms"` // from the start of the first call to the end of the last, of all callers
 	Calls     []*Call        `json:"calls"`
 	Conns     []Conn         `json:"connections"`
 	Processes []Sample       `json:"processes"`
@@ -50,7 +50,7 @@ type Solo struct {
 	RoundTrips  float64 `json:"round_trips_per_call"`
 	Connections float64 `json:"connections_per_call"`
 	CallMs      float64 `json:"call_ms"`  // the median
-	Timeline    []Trip  `json:"timeline"` // of the call that took it, from its begin
+	Timeline    []Trip  `json:"timeline"` // of the call that took it, from its start
 }
 
 // A Call is one call of a caller.

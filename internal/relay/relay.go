@@ -173,8 +173,8 @@ type parcel struct {
 	due  time.Time
 }
 
-// copy passes on what from sends, each part when its time has come, and calls arrived and delivered for it; arrived gets
-// nil at the end. Many parts can be on their way at once: the relay makes an answer late, not the line narrow.
+// copy passes on what from sends, each part when it is due, and calls arrived and delivered for it; arrived gets nil at the end.
+// Many parts can be on their way at once: the relay adds latency, and does not limit bandwidth.
 func (r *Relay) copy(to io.Writer, from io.Reader, swallow *atomic.Bool, arrived, delivered func([]byte)) {
 	way := make(chan parcel, 1024)
 	r.work.Go(func() {

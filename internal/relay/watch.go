@@ -14,7 +14,7 @@ const (
 	Socket    = "socket"    // open a TCP connection
 	TLS       = "TLS"       // agree on encryption, or hear that the server has none
 	Login     = "login"     // name a user and prove the password
-	Prepare   = "prepare"   // ask what the question means
+	Prepare   = "prepare"   // have the server parse the question
 	Question  = "question"  // ask, and get the rows
 	Ping      = "ping"      // ask whether the connection is alive, as pgx does
 	Goodbye   = "goodbye"   // hang up; no answer comes
@@ -129,8 +129,8 @@ func (w *watcher) answered(data []byte) {
 	}
 }
 
-// farewell reports whether what a server sends under TLS only closes the connection: an alert in the open, or an encrypted one
-// (2 bytes, their type and 16 bytes of proof), which is shorter than any message of PostgreSQL's.
+// farewell reports whether what a server sends under TLS only closes the connection: a plain alert, or an encrypted one (2 bytes,
+// their type and a 16-byte tag), which is shorter than any message of PostgreSQL's.
 func farewell(data []byte) bool {
 	return data[0] == 0x15 || len(data) == 24 && bytes.HasPrefix(data, []byte{0x17, 3, 3, 0, 19})
 }

@@ -29,10 +29,10 @@ func Short(tb testing.TB) {
 	}
 }
 
-// Long skips a test that takes long, unless CI is set. .ci/run sets it, and so does CI=1 go test ./internal/exercise.
+// Long skips a test that takes a long time, unless CI is set. .ci/run sets it, and so does CI=1 go test ./internal/exercise.
 func Long(tb testing.TB) {
 	tb.Helper()
 	if os.Getenv("CI") == "" || testing.Short() {
-		tb.Skip("it takes long: it runs with CI set, as in CI=1 go test")
+		tb.Skip("it takes a long time: it runs with CI set, as in CI=1 go test")
 	}
 }

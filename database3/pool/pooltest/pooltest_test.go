@@ -87,7 +87,7 @@ func TestDatabaseSQLKeepsThePromisesThatItMakes(t *testing.T) {
 	})
 }
 
-// A queue without a bound, to which every connection returns, is what many write first.
+// Many programmers write this pool first: a queue that has no bound and takes back every connection.
 func TestAQueueOfConnectionsBreaksMostPromises(t *testing.T) {
 	other(t)
 	const dead = "a dead connection goes back into the queue"

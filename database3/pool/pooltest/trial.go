@@ -267,11 +267,11 @@ func (d database) bounded(max int, do func() error) {
 	}
 }
 
-// eventually waits until cond holds, and fails if it does not in time.
+// eventually waits until cond holds. If cond does not hold in time, the trial fails.
 func (t *trial) eventually(what string, cond func() bool) {
 	for deadline := time.Now().Add(10 * time.Second); !cond(); <-time.After(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.fail("it took too long until %s", what)
+			t.fail("after 10 s it is still not true that %s", what)
 		}
 	}
 }

@@ -19,8 +19,8 @@ import (
 	"example.com/penny/internal/race"
 )
 
-const doctorAbout = `Checks, step by step, what can be wrong with DATABASE_URL and the database, and stops at the first thing that is, with its
-cause and a hint. At the end it asks each stage's own question, so the programs run if every step is ticked. It shows no password.`
+const doctorAbout = `Checks DATABASE_URL and the database step by step. It stops at the first problem, and prints its cause and a hint. At the end
+it runs each stage's own query: if every step is ticked, the programs work. It shows no password.`
 
 // errSick is the error of a failed step, after tick has printed the reason.
 var errSick = &hinted{errors.New("this step failed"), "follow the hint above, and run go tool lab doctor again"}
@@ -132,7 +132,7 @@ func (d *doctor) postgres(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.tick(nil, "it is PostgreSQL's: user %s, at %s, database %s", target.User, target.Server(), target.Database)
+	d.tick(nil, "it names a PostgreSQL database: user %s, at %s, database %s", target.User, target.Server(), target.Database)
 	known, err := those(target.Hosts, func(h dburl.Host) error { return lookUp(ctx, h) })
 	if !d.tick(err, "the host's name is known: %s", list(known)) {
 		return errSick
@@ -163,7 +163,7 @@ func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 		// Connecting goes through several steps, and the server's code tells which of them failed.
 		var server *pgconn.PgError
 		if errors.As(err, &server) {
-			d.tick(nil, "it is PostgreSQL that listens there")
+			d.tick(nil, "PostgreSQL listens there")
 			if server.Code == "3D000" || server.Code == "42501" {
 				d.tick(nil, "it lets the user %s in", target.User)
 			}
@@ -176,7 +176,7 @@ func (d *doctor) look(ctx context.Context, target *dburl.Target) error {
 	if _, yes := conn.PgConn().Conn().(*tls.Conn); yes {
 		encryption = "with encryption"
 	}
-	d.tick(nil, "it is PostgreSQL that listens there, %s", encryption)
+	d.tick(nil, "PostgreSQL listens there, %s", encryption)
 	d.tick(nil, "it lets the user %s in", target.User)
 	d.tick(nil, "it has the database %s", target.Database)
 	if err := d.places(ctx, conn); conn.IsClosed() {

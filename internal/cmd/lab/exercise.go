@@ -15,12 +15,12 @@ import (
 	"example.com/penny/internal/localpg"
 )
 
-const exerciseAbout = `Lists the exercises. With a number it checks that exercise, such as go tool lab exercise 7, and says what is still wrong. A
+const exerciseAbout = `Lists the exercises. With a number, as in go tool lab exercise 7, it checks that exercise and says what is still wrong. A
 check starts a PostgreSQL of its own and takes a minute at most. Your progress is in the file .exercises.`
 
 func runExercise(ctx context.Context, env *environment, args []string) error {
 	f := flags(env, "exercise [NUMBER] [flags]", exerciseAbout)
-	hint := f.Bool("hint", false, "show a hint; asked again, a second one")
+	hint := f.Bool("hint", false, "show a hint, and the next time another one")
 	solution := f.Bool("solution", false, "show the solution, if you have solved the exercise")
 	force := f.Bool("force", false, "with -solution: show it in any case")
 	watch := f.Bool("watch", false, "check again whenever you save one of the exercise's files")
@@ -142,7 +142,7 @@ func check(ctx context.Context, env *environment, runner *exercise.Runner, e exe
 		fmt.Fprintln(env.stdout, "Waiting until you save a file.")
 		for changed(runner.Root, e.Files).Equal(before) {
 			select {
-			case <-time.After(300 * time.Millisecond): // not every disk reports changes, but each has a time for its files
+			case <-time.After(300 * time.Millisecond): // not every file system reports changes, but all record their time
 			case <-ctx.Done():
 				return nil
 			}
@@ -161,7 +161,7 @@ func saved(root string) (*exercise.Progress, error) {
 
 func save(progress *exercise.Progress) error {
 	if err := progress.Save(); err != nil {
-		return &hinted{fmt.Errorf("save your progress: %w", err), "make that file one that you may write to"}
+		return &hinted{fmt.Errorf("save your progress: %w", err), "make that file writable"}
 	}
 	return nil
 }

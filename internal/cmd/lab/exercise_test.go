@@ -94,7 +94,7 @@ func TestShowFindsAMethodByAnyOfItsNames(t *testing.T) {
 		}
 	}
 	if _, errs, status := lab(t, "", "", "show", "Nothing"); status != 1 || !strings.Contains(errs, "nothing is called Nothing") {
-		t.Errorf("got status %d and %q, want 1 and that nothing is called so", status, errs)
+		t.Errorf("got status %d and %q, want 1 and \"nothing is called Nothing\"", status, errs)
 	}
 }
 
@@ -136,7 +136,7 @@ func TestSlidesHaveEverySectionOfEveryChapter(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, errs, status := lab(t, "", "", "slides", "-o", thesis); status != 1 || !strings.Contains(errs, "stays as it is") {
-		t.Errorf("over another file: got status %d and %q, want 1 and that it stays", status, errs)
+		t.Errorf("over another file: got status %d and %q, want 1 and \"stays as it is\"", status, errs)
 	}
 	if _, errs, status := lab(t, "", "", "slides", "-o", file); status != 0 {
 		t.Errorf("over the slides: got status %d and %q, want 0", status, errs)

@@ -43,8 +43,8 @@ func runLoad(ctx context.Context, env *environment, args []string) error {
 // A shop is what differs between PostgreSQL and SQLite.
 type shop struct {
 	open func(address string) (*sql.DB, error)
-	// clear drops what penny.sql replaces. Before, it calls agreed with what penny.sql does not bring back, a line each; if the
-	// answer is false, it returns errNotAgreed.
+	// clear makes way for penny.sql's table. First it calls agreed with what penny.sql does not bring back, a line each; if that
+	// returns false, clear returns errNotAgreed.
 	clear  func(ctx context.Context, db *sql.DB, tx *sql.Tx, agreed func(lost []string) bool) error
 	insert string // inserts the made-up books ?1 to ?2; no author begins with ker or sed, which the programs ask for
 	index  string

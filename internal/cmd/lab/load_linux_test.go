@@ -34,7 +34,7 @@ func TestLoadEndsIfTheServerHangs(t *testing.T) {
 	select {
 	case got := <-ended:
 		if got.status != 1 || !strings.Contains(got.errs, "did not answer in time") {
-			t.Errorf("got status %d and %s, want 1 and that the server did not answer", got.status, got.errs)
+			t.Errorf("got status %d and %s, want 1 and \"did not answer in time\"", got.status, got.errs)
 		}
 	case <-time.After(time.Minute):
 		t.Fatal("load still waits for a server that hangs")

@@ -34,13 +34,13 @@ func openSQLite(address string) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A transaction locks the file from its start: what it sees is what it drops. With foreign keys on, DROP TABLE would delete
-	// the rows of other tables that refer to the books.
+	// A transaction locks the file from its start, so that nobody changes the table between the check and the drop. With foreign
+	// keys on, DROP TABLE would fail, or delete rows of other tables that refer to the books.
 	return sql.Open("sqlite", strings.Replace(dsn, "foreign_keys(1)", "foreign_keys(0)", 1)+"&_txlock=immediate")
 }
 
-// clearSQLite compares the books table, its indexes and its triggers with those of penny.sql, which itself drops them. Views and
-// other tables stay, and find the new table.
+// clearSQLite compares the books table, its indexes and its triggers with those of penny.sql. It drops nothing: penny.sql does.
+// Views and other tables stay, and refer to the new table.
 func clearSQLite(ctx context.Context, _ *sql.DB, tx *sql.Tx, agreed func([]string) bool) error {
 	found, err := tx.QueryContext(ctx, `SELECT type, name, sql FROM sqlite_schema
 		WHERE tbl_name = 'books' COLLATE NOCASE AND sql IS NOT NULL ORDER BY type DESC, name`)

@@ -96,7 +96,7 @@ func startServer(ctx context.Context, env *environment, search localpg.Search, o
 	}
 	switch {
 	case ctx.Err() != nil:
-		return nil, &hinted{errors.New("interrupted"), "run it again: it starts over with what was half done"}
+		return nil, &hinted{errors.New("interrupted"), "run it again: it repeats the step that was interrupted"}
 	case errors.Is(err, localpg.ErrMissing):
 		return nil, err
 	case errors.Is(err, localpg.ErrRunning):

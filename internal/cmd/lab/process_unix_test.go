@@ -29,7 +29,7 @@ import (
 	"example.com/penny/internal/skip"
 )
 
-// archive returns a repository's archive, made from the installed PostgreSQL without its compiler.
+// archive returns an archive like the repository's, made from the installed PostgreSQL without its JIT compiler.
 func archive(t *testing.T) []byte {
 	t.Helper()
 	pgtest.Programs(t) // skips the test if there is no PostgreSQL
@@ -60,16 +60,16 @@ func archive(t *testing.T) []byte {
 	return jar.Bytes()
 }
 
-// An ordinary is an ordinary user who has the lab and an empty home folder.
-type ordinary struct {
+// An ordinaryUser is a user other than root, with the lab and an empty home folder.
+type ordinaryUser struct {
 	program, home string
 	attributes    *syscall.SysProcAttr
 }
 
-func newOrdinary(t *testing.T) *ordinary {
+func newOrdinary(t *testing.T) *ordinaryUser {
 	t.Helper()
 	folder := pgtest.Folder(t)
-	o := &ordinary{filepath.Join(folder, "lab"), filepath.Join(folder, "home"), &syscall.SysProcAttr{}}
+	o := &ordinaryUser{filepath.Join(folder, "lab"), filepath.Join(folder, "home"), &syscall.SysProcAttr{}}
 	// The test program is in a folder that others may not enter.
 	program, err := os.ReadFile(os.Args[0])
 	if err := errors.Join(err, os.WriteFile(o.program, program, 0o755), os.Mkdir(o.home, 0o700)); err != nil {
@@ -85,7 +85,7 @@ func newOrdinary(t *testing.T) *ordinary {
 }
 
 // start starts lab postgres -download, with PostgreSQL's archive from a repository.
-func (o *ordinary) start(t *testing.T, repository string) (*exec.Cmd, *syncBuffer) {
+func (o *ordinaryUser) start(t *testing.T, repository string) (*exec.Cmd, *syncBuffer) {
 	t.Helper()
 	cmd, out := process([]string{"HOME=" + o.home, "XDG_CACHE_HOME=" + o.home, "TMPDIR=" + o.home, "PENNY_POSTGRES_REPOSITORY=" + repository},
 		"postgres", "-download")

@@ -23,7 +23,7 @@ func raceFlags(f *flag.FlagSet, o *race.Options, only string, most race.Options)
 	f.IntVar(&o.Calls, "n", o.Calls, "make `CALLS` calls with each contender")
 	f.IntVar(&o.Workers, "c", o.Workers, "let this many `CALLERS` make them at once")
 	f.IntVar(&o.Pool, "pool", o.Pool, "let the pools hold `SIZE` connections")
-	f.DurationVar(&o.RTT, "rtt", o.RTT, "put a `DELAY` such as 30ms between the program and the server, for there and back")
+	f.DurationVar(&o.RTT, "rtt", o.RTT, "add a `DELAY` such as 30ms to each round trip to the server")
 	f.StringVar(&only, "only", only, "take only these `NAMES`, with commas between them: "+race.Names())
 	return func() (err error) {
 		for _, number := range []struct {
@@ -63,7 +63,7 @@ func runRace(ctx context.Context, env *environment, args []string) error {
 		return err
 	}
 	if few := 20 * options.Workers; options.Calls < few {
-		fmt.Fprintf(env.stderr, "lab race: with fewer than %d calls the times move a lot from run to run; the round trips do not\n", few)
+		fmt.Fprintf(env.stderr, "lab race: with fewer than %d calls the times vary a lot from run to run; the round trips do not\n", few)
 	}
 	bar := progress(env, int64(options.Calls*len(options.Contenders)), "race")
 	options.Progress = func(done int) { _ = bar.Set(done) }

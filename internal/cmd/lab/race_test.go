@@ -108,7 +108,7 @@ func TestABrokenPipeIsNotBlamedOnTheDatabase(t *testing.T) {
 	var errs bytes.Buffer
 	status := run(t.Context(), at(pgtest.BooksURL(t), nil, w, &errs), []string{"race", "-n", "5", "-c", "1", "-only", "database3"})
 	if status != 1 || !strings.Contains(errs.String(), "print the result") {
-		t.Errorf("got status %d and %s, want 1 and that printing failed", status, errs.String())
+		t.Errorf("got status %d and %s, want 1 and \"print the result\"", status, errs.String())
 	}
 }
 
@@ -120,7 +120,7 @@ func TestTheRaceGoesOnIfTheRelayCannotCount(t *testing.T) {
 	}
 	u.Host = "127.0.0.1:1," + u.Host
 	out, errs, status := lab(t, u.String(), "", "race", "-n", "5", "-c", "1", "-only", "database3")
-	if status != 0 || !strings.Contains(out, "database3: a relay before this server could not count") {
+	if status != 0 || !strings.Contains(out, "database3: a relay in front of this server could not count") {
 		t.Errorf("got status %d, want 0 and a note: %s%s", status, out, errs)
 	}
 	_, errs, status = lab(t, u.String(), "", "race", "-n", "5", "-c", "1", "-only", "database3", "-rtt", "1ms")

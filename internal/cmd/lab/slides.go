@@ -81,7 +81,7 @@ func replace(file string, text []byte) error {
 		return err
 	}
 	if err == nil && !bytes.HasPrefix(old, text[:50]) {
-		return fmt.Errorf("there is another file %s, which stays as it is", file)
+		return fmt.Errorf("the lab did not write %s, so it stays as it is", file)
 	}
 	return os.WriteFile(file, text, 0o644)
 }
@@ -89,7 +89,7 @@ func replace(file string, text []byte) error {
 // slidesOf makes a slide of each section of a chapter. The chapter's pictures, which are in folder, become a part of it.
 func slidesOf(source []byte, folder string) (slides []slide, err error) {
 	markdown := goldmark.New(goldmark.WithExtensions(extension.Table),
-		goldmark.WithRendererOptions(html.WithUnsafe())) // it takes a picture in a data: URL, as the chapters are ours
+		goldmark.WithRendererOptions(html.WithUnsafe())) // for pictures in data: URLs; the chapters are our own, so it is safe
 	chapter := ""
 	for node := markdown.Parser().Parse(text.NewReader(source)).FirstChild(); node != nil; node = node.NextSibling() {
 		if h, ok := node.(*ast.Heading); ok && h.Level <= 2 {

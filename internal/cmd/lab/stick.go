@@ -46,7 +46,7 @@ func copyModules(ctx context.Context, env *environment, folder string) error {
 	if err != nil {
 		return err
 	}
-	graph, err := goCommand(ctx, "mod", "graph") // Go reads the go.mod of modules, too, that nothing is built of
+	graph, err := goCommand(ctx, "mod", "graph") // Go also reads the go.mod files of modules that it does not build
 	if err != nil {
 		return err
 	}

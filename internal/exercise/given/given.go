@@ -24,7 +24,7 @@ import (
 // Server is the environment variable with the address of the server.
 const Server = "PENNY_EXERCISE_SERVER"
 
-// Broken begins what a check says that fails through no fault of the student's.
+// Broken is the beginning of a check's message if the check fails for a reason that is not the student's fault.
 const Broken = "the check cannot run: "
 
 // Admin returns the address of the server, with an administrator's rights. It is for lib/pq and for pgx.
@@ -173,11 +173,11 @@ func Answers(t *testing.T, file string) map[string]string {
 	return answers
 }
 
-// Program is the name of what Compile makes. Windows runs no other name.
+// Program is the name of the program that Compile makes. Windows runs a program only if its name has an ending such as .exe.
 const Program = "check.exe"
 
-// Compile compiles the tests of a package of the module at root to a program in folder, with another text for a file, and
-// without a change to the file. It returns what the compiler says.
+// Compile compiles the tests of a package of the module at root to a program in folder. It compiles text in place of the text of
+// file, and does not change file. It returns the compiler's message.
 func Compile(ctx context.Context, folder, root, pkg, file string, text []byte) (says string, err error) {
 	other, list := filepath.Join(folder, "other.go"), filepath.Join(folder, "overlay.json")
 	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {file: other}})

@@ -30,7 +30,7 @@ func TestExercise(t *testing.T) {
 	for _, line := range lines {
 		err := connect(t.Context(), parts.Replace(line))
 		if err == nil {
-			t.Fatalf("this address works: %s", line)
+			t.Fatalf("this address works, and each of the five should fail: %s", line)
 		}
 		name := explain.Name(err)
 		if other, ok := seen[name]; ok {

@@ -23,7 +23,7 @@ func TestExercise(t *testing.T) {
 			t.Fatalf("your SQL does not run: %v", err)
 		}
 	}
-	db = given.Open(t, address) // a program's session: what your SQL has set for its own is not set here
+	db = given.Open(t, address) // a new session, like a program's: what your SQL has SET in its own session is gone
 	if _, err := db.Exec(`ANALYZE books`); err != nil {
 		t.Fatal(err)
 	}

@@ -65,7 +65,7 @@ func TestExercise(t *testing.T) {
 		t.Fatalf("the order arrived, its answer was lost, and the customer reads that it failed: %v", err)
 	}
 	if n := orders(t, address); n != 1 {
-		t.Fatalf("one order was sent, its answer was lost, and the table has %d of this book", n)
+		t.Fatalf("one order was sent, its answer was lost, and the table has %d orders, want 1", n)
 	}
 	if err := Order(t.Context(), u.String(), "first", "123"); err != nil {
 		t.Fatalf("the browser sends the same order again, and Order fails: %v", err)

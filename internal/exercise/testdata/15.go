@@ -11,7 +11,7 @@ import (
 	"example.com/penny/internal/exercise/given"
 )
 
-// Every change of the stock takes a while, so that the customers certainly meet.
+// Every change of the stock takes a while, so that the customers' sales overlap.
 const slow = `;
 	CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NEW; END $$;
 	CREATE TRIGGER slow BEFORE UPDATE ON stock FOR EACH ROW EXECUTE FUNCTION slow();
@@ -43,7 +43,8 @@ func TestExercise(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sold.Load() != 5 || soldOut.Load() != 15 || left != 0 {
-		t.Fatalf("of 5 copies, %d were sold to 20 customers, %d customers heard that it is sold out, and %d copies are left", sold.Load(), soldOut.Load(), left)
+		t.Fatalf("20 customers want 5 copies: %d were sold, %d customers got ErrSoldOut, %d copies are left; want 5, 15 and 0",
+			sold.Load(), soldOut.Load(), left)
 	}
 	given.Exec(t, address, `UPDATE stock SET copies = 5`)
 	err := given.During(t, address, `UPDATE stock SET copies = copies - 1`, func() error { return Sell(ctx, db, "123") })

@@ -43,7 +43,7 @@ func TestExercise(t *testing.T) {
 		t.Fatalf("the price is %s, want a number", kind)
 	}
 	if _, err := db.Exec(`UPDATE books SET price = 3000 WHERE isbn = '123'`); err != nil {
-		t.Fatalf("a book gets no price: %v", err)
+		t.Fatalf("after the migration the price of a book cannot be set: %v", err)
 	}
 	if err := Migrate(ctx, db); err != nil {
 		t.Fatalf("the app starts again, and Migrate fails: %v", err)

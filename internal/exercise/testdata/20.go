@@ -41,7 +41,7 @@ func TestExercise(t *testing.T) {
 	}
 	next("a report that takes too long")
 	if _, err := Report(ctx, p, `SELECT nothing FROM books`); err == nil {
-		t.Fatal("a report about a column that does not exist has no error")
+		t.Fatal("the column of a report does not exist, and Report returns no error")
 	}
 	next("a report that fails")
 }
