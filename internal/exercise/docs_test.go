@@ -15,11 +15,12 @@ var update = flag.Bool("update", false, "write docs/exercises.md and docs/soluti
 const exercisesHead = `# Exercises
 
 ` + "`go tool lab exercise`" + ` lists them. With a number, such as ` + "`go tool lab exercise 7`" + `, it checks one and says what is still wrong.
-` + "`-hint 7`" + ` gives a hint and, asked again, a second one; ` + "`-watch 7`" + ` checks again whenever you save a file. A check starts its own
-PostgreSQL and changes none of your files.
+` + "`-hint 7`" + ` gives a hint and, asked again, a second one; ` + "`-watch 7`" + ` checks again whenever you save a file. If a check needs
+PostgreSQL, it starts its own. It changes none of your files.
 
-No exercise gets in the way of another. ` + "`git checkout exercises pennyapp`" + ` puts back what you changed, and
-` + "`git clean -f exercises`" + ` deletes what you added; if you have a ZIP and not a clone, unpack it again. [Solutions](solutions.md) are on another page; ` + "`go tool lab exercise -solution 7`" + ` shows one that you have solved.
+The exercises do not depend on each other. ` + "`git checkout exercises pennyapp`" + ` undoes your changes, and ` + "`git clean -f exercises`" + `
+deletes the files that you added. If you have a ZIP and not a clone, unpack it again. [Solutions](solutions.md) are on another
+page. If you have solved an exercise, ` + "`go tool lab exercise -solution 7`" + ` shows its solution.
 
 For a class: [classroom.yml](classroom.yml) is a workflow for GitHub that checks what a student has pushed and lists the points.
 `

@@ -29,7 +29,7 @@ import (
 )
 
 const (
-	patience = 40 * time.Second // how long a reader tries again
+	patience = settling         // how long a reader tries again
 	oneTry   = 5 * time.Second  // how long a reader waits for one answer, as the programs do
 )
 

@@ -399,7 +399,7 @@ func (n *node) join(t *testing.T) {
 }
 
 // client asks Patroni and etcd. It keeps no connection, because their processes die.
-var client = http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+var client = http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // get returns the answer to a request if it is 200, else nil.
 func get(url string) []byte {
