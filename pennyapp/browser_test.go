@@ -43,12 +43,12 @@ func TestAVisitorFindsABookInARealBrowser(t *testing.T) {
 	}
 	do(chromedp.Navigate(base + "/"))
 	greeting := text("h1")
-	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author"))
+	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author:focus"))
 	previous := text(".previous")
 	// The field has the focus: the visitor just types.
 	do(chromedp.KeyEvent("ker"+kb.Enter), chromedp.WaitVisible("table"))
 	rows := text("tbody")
-	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author"))
+	do(chromedp.Click("main a.button"), chromedp.WaitVisible("#author:focus"))
 	again := text(".previous")
 	do(chromedp.KeyEvent("  "+kb.Enter), chromedp.WaitVisible(".message"))
 	message := text(".message")

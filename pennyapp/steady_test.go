@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,8 +108,18 @@ func TestASlowDatabaseGivesA503AndNoQueryIsLeftRunning(t *testing.T) {
 		base, _ := hastyShop(t, store, 5*time.Second)
 		release := pgtest.Lock(t, address, "books")
 		got := make(chan error, 1)
-		go func() { got <- visit(t.Context(), http.DefaultTransport, base) }()
+		var seen atomic.Bool
+		go func() {
+			for {
+				err := visit(t.Context(), http.DefaultTransport, base)
+				if seen.Load() {
+					got <- err
+					return
+				}
+			}
+		}()
 		eventually(t, "the query waits for the table", func() bool { return waiting(t, address) == 1 })
+		seen.Store(true)
 		if err := <-got; err == nil || !strings.Contains(err.Error(), "503") {
 			t.Errorf("a visitor of a slow database got %v, want 503", err)
 		}

@@ -351,9 +351,13 @@ func TestAConnectionThatIsGoneCostsOneDial(t *testing.T) {
 	}{
 		{"its caller closed it", func(ctx context.Context, c *pool.Conn) { c.Close(ctx) }},
 		{"a query was cancelled", func(ctx context.Context, c *pool.Conn) {
-			short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
-			_, _ = c.Exec(short, "SELECT pg_sleep(10)")
+			if rows, err := c.Query(ctx, "SELECT repeat('x', 100000) FROM generate_series(1, 2) UNION ALL SELECT pg_sleep(60)::text"); err == nil {
+				rows.Next() // the first row has come, and the server is at work
+				cancel()
+				rows.Close()
+			}
 		}},
 		{"a transaction's context ended", func(ctx context.Context, c *pool.Conn) {
 			if tx, err := c.Begin(ctx); err == nil {

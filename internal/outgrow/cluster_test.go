@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	patience = settling         // how long a reader tries again
-	oneTry   = 5 * time.Second  // how long a reader waits for one answer, as the programs do
+	patience = settling        // how long a reader tries again
+	oneTry   = 5 * time.Second // how long a reader waits for one answer, as the programs do
 )
 
 // passing are the causes of the errors that a fault of the cluster may bring. Each passes when the cluster is whole again.

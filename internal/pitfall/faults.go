@@ -66,8 +66,12 @@ func fullServer(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, e
 func leak(ctx context.Context, s *localpg.Server, fixed bool) ([]figure, error) {
 	p := pool.New(4, func(ctx context.Context) (*pgx.Conn, error) { return pgx.Connect(ctx, s.URL("postgres")) })
 	defer p.Close()
+	wait := 2 * time.Second
+	if fixed {
+		wait = patience
+	}
 	ask := func(ctx context.Context, query string) error {
-		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, wait)
 		defer cancel()
 		conn, err := p.Acquire(ctx)
 		if err != nil {

@@ -167,19 +167,22 @@ func TestTheRecordingAccountsForEveryCallAndEveryConnection(t *testing.T) {
 // stuck is a store whose driver ignores its context.
 type stuck struct {
 	penny.Store
-	end chan struct{}
+	asked, end chan struct{}
 }
 
 func (s stuck) ByAuthor(context.Context, string, int) ([]penny.Book, error) {
+	close(s.asked)
 	<-s.end
 	return nil, nil
 }
 
 func TestOneCtrlCEndsACallWhateverItsDriverDoes(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	end, done := make(chan struct{}), make(chan error, 1)
-	defer close(end)
-	go func() { done <- ask(ctx, stuck{end: end}, 100) }()
+	s := stuck{asked: make(chan struct{}), end: make(chan struct{})}
+	defer close(s.end)
+	done := make(chan error, 1)
+	go func() { done <- ask(ctx, s, 100) }()
+	<-s.asked
 	stop()
 	select {
 	case err := <-done:
