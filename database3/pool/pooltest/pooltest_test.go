@@ -46,20 +46,20 @@ func TestPgxpoolKeepsThePromisesThatItMakes(t *testing.T) {
 	const checks = "pgxpool checks only what was idle for a second"
 	const counts = "pgxpool does not wait until the server has closed a connection"
 	pooltest.Run(t, newPgxpool, map[string]string{
-		"idle connections that were killed cost no read at once":                           checks,
-		"idle connections that the network cut cost no read at once":                       checks,
-		"a connection that is killed in the middle of a query costs no read":               checks,
-		"a network that is cut in the middle of a query costs no read":                     checks,
-		"a network that forgets idle connections costs no read that has time":              "its check of an idle connection has no limit but the caller's",
-		"a server that restarts costs no read":                                             connects,
-		"a server that crashes and starts again costs no read":                             connects,
-		"a server that is gone for a while costs no read that has time":                    connects,
-		"a server that others have filled costs no read that has time":                     connects,
-		"a failover to the standby costs no read that has time":                            connects,
-		"callers that are cancelled never make the server count more than max":             counts,
-		"a herd on a cold pool opens no more than max connections":                         counts,
-		"a connection that died among the idle never makes the server count more than max": counts,
-		"Close wakes the callers that wait":                                                "its Close waits for the connections in use first",
+		"idle connections that were killed cost no read at once":                  checks,
+		"idle connections that the network cut cost no read at once":              checks,
+		"a connection that is killed in the middle of a query costs no read":      checks,
+		"a network that is cut in the middle of a query costs no read":            checks,
+		"a network that forgets idle connections costs no read that has time":     "its check of an idle connection has no limit but the caller's",
+		"a server that restarts costs no read":                                    connects,
+		"a server that crashes and starts again costs no read":                    connects,
+		"a server that is gone for a while costs no read that has time":           connects,
+		"a server that others have filled costs no read that has time":            connects,
+		"a failover to the standby costs no read that has time":                   connects,
+		"callers that are cancelled never make the server count more than max":    counts,
+		"a herd on a cold pool opens no more than max connections":                counts,
+		"an idle connection that died never makes the server count more than max": counts,
+		"Close wakes the callers that wait":                                       "its Close waits for the connections in use first",
 	})
 }
 
@@ -69,21 +69,21 @@ func TestDatabaseSQLKeepsThePromisesThatItMakes(t *testing.T) {
 	const counts = "database/sql does not wait until the server has closed a connection"
 	const checks = "the driver checks only what was idle for a second"
 	pooltest.Run(t, newSQL, map[string]string{
-		"callers are served in the order in which they come":                               "database/sql serves one of the callers that wait, at random",
-		"unread rows spoil nobody's query":                                                 "the Close of a connection waits until its rows are closed",
-		"a network that forgets idle connections costs no read that has time":              "the driver's check of an idle connection has no limit but the caller's",
-		"a server that restarts costs no read":                                             connects,
-		"a server that crashes and starts again costs no read":                             connects,
-		"a server that is gone for a while costs no read that has time":                    connects,
-		"a server that others have filled costs no read that has time":                     connects,
-		"a failover to the standby costs no read that has time":                            connects,
-		"callers that are cancelled never make the server count more than max":             counts,
-		"a herd on a cold pool opens no more than max connections":                         counts,
-		"a connection that died among the idle never makes the server count more than max": counts,
-		"idle connections that were killed cost no read at once":                           checks,
-		"idle connections that the network cut cost no read at once":                       checks,
-		"a connection that is killed in the middle of a query costs no read":               checks,
-		"a network that is cut in the middle of a query costs no read":                     checks,
+		"callers are served in the order in which they come":                      "database/sql serves one of the callers that wait, at random",
+		"unread rows do not break the next query":                                 "the Close of a connection waits until its rows are closed",
+		"a network that forgets idle connections costs no read that has time":     "the driver's check of an idle connection has no limit but the caller's",
+		"a server that restarts costs no read":                                    connects,
+		"a server that crashes and starts again costs no read":                    connects,
+		"a server that is gone for a while costs no read that has time":           connects,
+		"a server that others have filled costs no read that has time":            connects,
+		"a failover to the standby costs no read that has time":                   connects,
+		"callers that are cancelled never make the server count more than max":    counts,
+		"a herd on a cold pool opens no more than max connections":                counts,
+		"an idle connection that died never makes the server count more than max": counts,
+		"idle connections that were killed cost no read at once":                  checks,
+		"idle connections that the network cut cost no read at once":              checks,
+		"a connection that is killed in the middle of a query costs no read":      checks,
+		"a network that is cut in the middle of a query costs no read":            checks,
 	})
 }
 
@@ -94,9 +94,9 @@ func TestAQueueOfConnectionsBreaksMostPromises(t *testing.T) {
 	const unbounded = "nothing bounds the connections"
 	const dirty = "a connection goes back as it is"
 	pooltest.Run(t, newQueue, map[string]string{
-		"a failed transaction spoils nobody's query":                                             dirty,
-		"an open transaction spoils nobody's query":                                              dirty,
-		"unread rows spoil nobody's query":                                                       dirty,
+		"a failed transaction does not break the next query":                                     dirty,
+		"an open transaction does not break the next query":                                      dirty,
+		"unread rows do not break the next query":                                                dirty,
 		"a second Release does nothing":                                                          "the same connection goes back twice",
 		"a herd on a cold pool opens no more than max connections":                               unbounded,
 		"two hundred callers on a server with twenty places lose no read":                        unbounded,
@@ -108,7 +108,7 @@ func TestAQueueOfConnectionsBreaksMostPromises(t *testing.T) {
 		"a query that is cancelled costs the others nothing":                                     dead,
 		"idle connections that were killed cost no read two seconds later":                       dead,
 		"idle connections that were killed cost no read at once":                                 dead,
-		"a connection that died among the idle never makes the server count more than max":       unbounded,
+		"an idle connection that died never makes the server count more than max":                unbounded,
 		"a connection that is killed in the middle of a query costs no read":                     dead,
 		"a network that is cut in the middle of a query costs no read":                           dead,
 		"idle connections that the network cut cost no read at once":                             dead,

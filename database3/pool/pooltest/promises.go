@@ -48,11 +48,11 @@ var promises = []promise{
 			}()
 			t.must(reads(ctx, p, 4, 2, 5*time.Second, "SELECT 1"))
 		}},
-	{name: "a failed transaction spoils nobody's query", wrong: "Release keeps a connection that is in a transaction",
-		keep: func(ctx context.Context, t *trial) { t.spoiled(ctx, "BEGIN", "SELECT 1/0") }},
-	{name: "an open transaction spoils nobody's query", wrong: "Release keeps a connection that is in a transaction",
-		keep: func(ctx context.Context, t *trial) { t.spoiled(ctx, "BEGIN", "SET LOCAL statement_timeout = 1") }},
-	{name: "unread rows spoil nobody's query", wrong: "Release keeps a connection whose rows were not read, or waits for them",
+	{name: "a failed transaction does not break the next query", wrong: "Release keeps a connection that is in a transaction",
+		keep: func(ctx context.Context, t *trial) { t.readAfter(ctx, "BEGIN", "SELECT 1/0") }},
+	{name: "an open transaction does not break the next query", wrong: "Release keeps a connection that is in a transaction",
+		keep: func(ctx context.Context, t *trial) { t.readAfter(ctx, "BEGIN", "SET LOCAL statement_timeout = 1") }},
+	{name: "unread rows do not break the next query", wrong: "Release keeps a connection whose rows were not read, or waits for them",
 		keep: func(ctx context.Context, t *trial) {
 			ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
@@ -191,7 +191,7 @@ var promises = []promise{
 		keep: func(ctx context.Context, t *trial) { t.afterKilling(ctx, 2*time.Second) }},
 	{name: "idle connections that were killed cost no read at once", wrong: "after one connection died, the others are lent without a check",
 		keep: func(ctx context.Context, t *trial) { t.afterKilling(ctx, 0) }},
-	{name: "a connection that died among the idle never makes the server count more than max", wrong: "a dead connection's place is counted twice",
+	{name: "an idle connection that died never makes the server count more than max", wrong: "a dead connection's place is counted twice",
 		keep: func(ctx context.Context, t *trial) {
 			db := t.database()
 			p := t.pool(db.url, 6)
@@ -322,8 +322,8 @@ func (t *trial) afterKilling(ctx context.Context, wait time.Duration) {
 	t.must(reads(ctx, p, 20, 5, ample, "SELECT 1"))
 }
 
-// spoiled releases a connection after statements have run on it, and reads.
-func (t *trial) spoiled(ctx context.Context, statements ...string) {
+// readAfter runs statements on a connection, releases it, and reads.
+func (t *trial) readAfter(ctx context.Context, statements ...string) {
 	p := t.pool(t.database().url, 1)
 	loan := t.acquire(ctx, p)
 	for _, statement := range statements {
